@@ -1,0 +1,73 @@
+# Every target installs what it lacks (Debian 12 or Ubuntu, as root; Go and git must be there).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PREFIX := /usr/local
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
+
+# What the programs in the lab are made of: namespaces and their hosts, peers, captures, load.
+LAB := iproute2 iputils-ping ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables
+# clang is pinned because the generated objects are committed and compared byte by byte.
+COMPILER := clang-19 llvm-19 libbpf-dev linux-libc-dev
+LINT := shellcheck
+
+FUZZTIME := 2m
+
+.PHONY: help build install deb generate demo test check bench fuzz clean lab-tools
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/roamd and bin/roamctl; needs Go only
+	$(BUILD) -o bin/roamd ./loader
+	$(BUILD) -o bin/roamctl ./ctl
+
+install: build ## into PREFIX (/usr/local), with the systemd unit
+	install -D -m 0755 bin/roamd $(DESTDIR)$(PREFIX)/sbin/roamd
+	install -D -m 0755 bin/roamctl $(DESTDIR)$(PREFIX)/bin/roamctl
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/local,$(PREFIX),g' packaging/roamd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/roamd.service
+
+deb: build ## bin/roam_VERSION_ARCH.deb
+	tools/deb $(VERSION)
+
+generate: ## compile bpf/ and write its Go bindings
+	@tools/need $(COMPILER)
+	go generate ./maps/...
+
+lab-tools:
+	@tools/need $(LAB)
+
+demo: lab-tools build ## two sites on this machine, a host moves between them under traffic
+	go run ./lab/demo
+
+test: lab-tools build ## the whole suite: unit, packet, namespace, interop
+	go tool gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -count=1 -timeout 30m ./...
+
+check: ## format, vet, staticcheck, generated code, import rules, shell and metric lint
+	@tools/need $(COMPILER) $(LINT) prometheus
+	@unformatted=$$(go tool gofumpt -l . ); [ -z "$$unformatted" ] || { echo "not formatted (go tool gofumpt -w .): $$unformatted"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	GOARCH=arm64 go build ./...
+	shellcheck tools/* .ci/run
+	tools/check-generated
+	go test -count=1 -run 'TestImports|TestMetrics' ./loader ./loader/metrics
+
+fuzz: lab-tools ## the parsers and the packet walk, FUZZTIME each; ROAM_PACKETS random packets against the naive model
+	@go list -f '{{if .TestGoFiles}}{{.Dir}} {{.ImportPath}}{{end}}{{if .XTestGoFiles}} {{.Dir}} {{.ImportPath}}{{end}}' ./... | \
+	while read -r dir package _; do \
+		grep -ho '^func Fuzz[A-Za-z0-9]*' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' | while read -r target; do \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 1 "$$package" || exit 1; \
+		done || exit 1; \
+	done
+	ROAM_PACKETS=$${ROAM_PACKETS:-1000000} go test -count=1 -run TestModel ./bpf/test
+
+bench: lab-tools ## the performance suite with its peers, as ratios from one run
+	go run ./perf
+
+clean: ## remove what was built
+	rm -rf bin
