@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* What C and Go share: every struct that lies in a map and every number both sides must agree on.
+ *
+ * This header is the only truth; the Go types are generated from it (make generate) and the names of reasons are
+ * read from its BTF at run time. Integers are in host byte order unless their type says __be; byte arrays are in
+ * wire order. A change of any layout here raises ABI_VERSION: a daemon refuses pinned maps of another version
+ * rather than reinterpreting them.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+enum abi {
+	ABI_VERSION = 1,
+};
+
+/* Sizes that are part of a layout. */
+enum limits {
+	PORTS = 256,		/* port slots; a slot number is the port's index everywhere */
+	PORT_PROBES = 8,	/* slots tried for one (interface, VLAN) */
+	SEGMENTS = 1024,
+	REASONS = 96,		/* counters per port; the enum below must stay under it */
+	LOCATORS = 4096,
+	NEXTHOPS = 1 << 20,	/* as many as a slot's value can name */
+	ADJACENCIES = 16384,
+	SETS = 8192,
+	SET_MEMBERS = 64,	/* buckets of one set: a weight is a number of buckets */
+	HEADER_MAX = 96,	/* the longest outer header, Ethernet to shim */
+	HOST_SLOTS = 8,		/* 64-bit slots in a cache line */
+	VALUE_BITS = 20,	/* of an IPv4 slot, and of every value in a host table */
+	RECORD_BITS = 24,	/* of an IPv6 slot */
+	OVERFLOW_ENTRIES = 65536,
+};
+
+/* The exact-match tables map (space, address) to a 20-bit value. Spaces 1..4000 are tenants, whose values are
+ * next-hop ids; the few above serve the gateway itself. */
+enum space {
+	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant */
+	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
+};
+
+enum locator_value {
+	LOCATOR_OWN = 0xfffff,	/* one of our own tunnel ends */
+};
+
+/* One cache line of slots. An IPv4 slot is space 12 | address 32 | value 20; an IPv6 slot is tag 40 | record 24.
+ * Zero is an empty slot; value 0 and record 0 are never used. */
+struct bucket {
+	__u64 slot[8];
+};
+
+/* The last entry of a bucket array describes the table: it is pinned with it, so seed and size can never part
+ * from the slots they were used for. */
+struct table_header {
+	__u64 magic;		/* TABLE_MAGIC, never a bucket's content */
+	__u64 seed[2];
+	__u32 buckets;
+	__u32 records;		/* IPv6: entries of the record array, 0 otherwise */
+	__u32 version;		/* ABI_VERSION */
+	__u32 pad[7];
+};
+
+/* An IPv6 host. Its key never changes while a slot names it; value is stored with one aligned write. */
+struct record6 {
+	__be32 addr[4];
+	__u32 space;
+	__u32 value;
+	__u32 pad[2];
+};
+
+/* A host that waits for a displacement: found here on a miss in the buckets, names a record6. IPv4 is ::ffff:a.b.c.d. */
+struct overflow_key {
+	__be32 addr[4];
+	__u32 space;
+};
+
+/* Key of the prefix tries: prefixlen counts the 32 bits of the tenant too. */
+struct lpm4_key {
+	__u32 prefixlen;
+	__be32 tenant;
+	__be32 addr;
+};
+
+struct lpm6_key {
+	__u32 prefixlen;
+	__be32 tenant;
+	__be32 addr[4];
+};
+
+enum port_role {
+	ROLE_ACCESS = 1,	/* towards hosts */
+	ROLE_UNDERLAY = 2,	/* towards other gateways; with ROLE_ACCESS a one-armed gateway */
+	ROLE_UPLINK = 4,	/* routed, towards the rest of the tenant's network */
+};
+
+enum port_flag {
+	PORT_REDIRECT = 1,	/* XDP_TX is not reliable here: leave by redirect also where the packet came in */
+};
+
+/* A port: one interface, or one VLAN of it. Found by probing from port_slot(ifindex, vlan). */
+struct port {
+	__u32 ifindex;		/* 0: free slot */
+	__u16 vlan;		/* 802.1Q tag in the frame, 0 for none */
+	__u8 role;		/* enum port_role, or-ed */
+	__u8 flags;		/* enum port_flag, or-ed */
+	__u16 tenant;		/* of access and uplink ports */
+	__u16 segment;		/* of access ports, else 0 */
+	__u8 mac[6];		/* the interface's own */
+	__u16 mtu;		/* of the interface: the largest IP packet */
+	__u32 pad[3];
+};
+
+enum segment_flag {
+	SEGMENT_STICK = 1,	/* another router is the default gateway: answer only for hosts that live elsewhere */
+	SEGMENT_FOREIGN = 2,	/* route frames to MACs nobody here owns when their host lives elsewhere */
+	SEGMENT_ROUTER = 4,	/* neighbour advertisements for gateway addresses carry R = 1 */
+};
+
+struct segment {
+	__u8 mac[6];		/* the gateway MAC, the same at every site */
+	__u16 tenant;
+	__u32 flags;
+	__u32 pad;
+	__be32 gateway_ll[4];	/* link-local gateway address, :: for none */
+	__u32 pad2[8];
+};
+
+/* What is known of a MAC on a segment. */
+enum mac_kind {
+	MAC_HERE = 1,		/* somebody here: frames to it are not for the gateway */
+	MAC_FOREIGN = 2,	/* a gateway that stood here, or stands elsewhere, before: frames to it are routed */
+};
+
+struct mac_key {
+	__u8 mac[6];
+	__u16 segment;
+};
+
+/* What a next-hop id means, as one aligned word: a change is one store. */
+enum nexthop_kind {
+	NH_NONE = 0,		/* never a valid answer */
+	NH_GATEWAY,		/* a shared gateway address of a segment: to the kernel; ARP and ND answered here */
+	NH_OWN,			/* an address of this gateway alone: to the kernel, which also answers ARP and ND */
+	NH_KERNEL,		/* lives here, MAC not known; or leaves by the kernel's own routes */
+	NH_BLACKHOLE,		/* dropped on purpose */
+	NH_UNRESOLVED,		/* a locator whose underlay neighbour is not known yet; index = its variant */
+	NH_ADJACENCY,		/* index = adjacency */
+	NH_SET,			/* index = set */
+	NH_LOCAL,		/* index = local */
+};
+
+enum nexthop_flag {
+	NHF_HELD = 1,		/* moved away from here moments ago: may be tunnelled on */
+};
+
+struct nexthop {
+	__u8 kind;		/* enum nexthop_kind */
+	__u8 flags;		/* enum nexthop_flag */
+	__u16 tenant;		/* for scans of pinned tables; the data path does not read it */
+	__u32 index;
+};
+
+/* Ids every table starts with. */
+enum nexthop_id {
+	NHID_NONE = 0,
+	NHID_GATEWAY = 1,
+	NHID_OWN = 2,
+	NHID_KERNEL = 3,
+	NHID_BLACKHOLE = 4,
+	NHID_FIRST = 16,	/* the first id handed out */
+};
+
+enum adjacency_flag {
+	ADJ_IPV6 = 1,		/* outer family */
+	ADJ_UDP_CSUM = 2,	/* compute the outer UDP checksum (IPv6) */
+};
+
+/* A finished rewrite: the complete outer headers and where to patch them. Immutable while a next hop names it. */
+struct adjacency {
+	__u8 header[96];	/* from Ethernet to the last byte before the inner IP header */
+	__u32 csum;		/* IPv4: header sum with length, TOS, TTL and checksum zero. IPv6: UDP pseudo-header, UDP and
+				 * shim sum with lengths, source port and checksum zero. Unfolded, in memory order */
+	__u16 len;		/* bytes of header in use */
+	__u16 mtu;		/* the largest inner IP packet that fits */
+	__u16 port;		/* egress port */
+	__u16 locator;		/* whose address this leads to: counters, and never back where it came from */
+	__u8 udp;		/* offset of the UDP header, 0 for none */
+	__u8 proto;		/* offset of the field that tells IPv4 from IPv6 inside, 0 for none */
+	__u8 proto_size;	/* 1 or 2 bytes */
+	__u8 flags;		/* enum adjacency_flag */
+	__be16 proto4;		/* its values; of a one-byte field the first byte counts */
+	__be16 proto6;
+	__u16 variant;		/* the locator entry with this encapsulation, to rebuild what this is from a pinned map */
+	__u8 pad[10];
+};
+
+/* Members of a multi-locator route: next-hop ids of adjacencies, repeated by weight. */
+struct set {
+	__u32 member[64];
+};
+
+/* Delivery to a host on one of our own segments. */
+struct local {
+	__u8 mac[6];
+	__u16 port;
+	__u16 segment;
+	__u16 pad;
+	__u32 pad2;
+};
+
+/* A tunnel end somebody configured or announced; names the locator counters. */
+struct locator {
+	__be32 addr[4];		/* IPv4 is ::ffff:a.b.c.d */
+	__u8 used;
+	__u8 encap;		/* as in the Go type route.Encap */
+	__u16 udp_port;
+	__u8 router_mac[6];
+	__u8 pad[6];
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;		/* of the frame as it arrived */
+};
+
+/* What happened to a packet. The prefix is the verdict: FWD_ leaves through a port, PASS_ goes to the kernel, DROP_
+ * ends here. This enum is the vocabulary of counters, metrics, traces and docs/reasons.md; names come from BTF. */
+enum reason {
+	REASON_NONE = 0,	/* a step that has no objection: the walk goes on */
+
+	FWD_ENCAP,		/* into a tunnel */
+	FWD_REENCAP,		/* from a tunnel into another: the host moved away moments ago */
+	FWD_DELIVER,		/* to a host on an access port */
+	FWD_ARP,		/* an ARP reply made here */
+	FWD_ND,			/* a neighbour advertisement made here */
+
+	PASS_NO_PORT,		/* interface or VLAN not configured */
+	PASS_NOT_IP,		/* neither IP nor ARP */
+	PASS_NOT_OURS,		/* addressed to another station's MAC */
+	PASS_MULTICAST,		/* link or IP multicast and broadcast */
+	PASS_LINK_LOCAL,	/* an address that no router forwards */
+	PASS_ARP,		/* ARP that is not ours to answer */
+	PASS_ND,		/* neighbour or router discovery that is not ours to answer */
+	PASS_OWN,		/* to an address of the gateway */
+	PASS_UNDERLAY,		/* underlay traffic that is not a tunnel to us */
+	PASS_RESOLVE,		/* the host lives here and the kernel must find its MAC */
+	PASS_NO_ROUTE,		/* not in our tables: the kernel routes it */
+
+	DROP_SHORT,		/* the frame ends inside a header */
+	DROP_IP_HEADER,		/* version, header length or total length make no sense */
+	DROP_IP_CHECKSUM,	/* wrong IPv4 header checksum */
+	DROP_MARTIAN,		/* an address that can be no source, or no destination */
+	DROP_TTL,		/* TTL or hop limit used up */
+	DROP_MTU,		/* larger than the path to the locator or the port carries */
+	DROP_BLACKHOLE,		/* a route says so */
+	DROP_UNRESOLVED,	/* the locator's underlay neighbour is not resolved yet */
+	DROP_NEXTHOP,		/* a next hop that does not exist: a bug, or a torn-down table */
+	DROP_HEADROOM,		/* the driver left no room for the outer header */
+	DROP_CHECKSUM_LENGTH,	/* longer than the outer UDP checksum can be computed for */
+	DROP_REDIRECT,		/* the egress port takes no packets */
+	DROP_OUTER_FRAGMENT,	/* a fragmented tunnel packet */
+	DROP_TUNNEL_HEADER,	/* flags or lengths of the tunnel header make no sense */
+	DROP_UNKNOWN_VNI,	/* no tenant has this VNI */
+	DROP_UNKNOWN_LOCATOR,	/* a tunnel packet from an address that is no known locator */
+	DROP_INNER_NOT_IP,	/* a tunnel packet that carries neither IPv4 nor IPv6 */
+	DROP_ECN,		/* congestion marked outside, not ECN-capable inside (RFC 6040) */
+	DROP_TUNNEL_LOOP,	/* from a tunnel, and its host does not live here */
+	DROP_TUNNEL_BACK,	/* from a tunnel, and its host lives where it came from */
+	DROP_TUNNEL_TTL,	/* from a tunnel to the next, outer TTL used up */
+	DROP_TUNNEL_IN_TUNNEL,	/* the inner packet is addressed to our own tunnel end */
+
+	REASON_MAX,
+};
+
+/* What a dry run leaves behind for `roamctl explain`: how far the walk came and what it found. */
+struct walk_report {
+	__u32 reason;		/* enum reason */
+	__u32 action;		/* XDP action */
+	__u16 port;		/* ingress slot */
+	__u16 tenant;
+	__u16 from_locator;	/* decapsulated: the sender's locator id */
+	__u8 decapsulated;
+	__u8 routed;		/* 1: exact match, 2: prefix, 0: neither */
+	__u32 nexthop;		/* id found by look-up */
+	__u32 member;		/* id after choosing a set's member */
+	__u32 flow;		/* hash */
+	__u16 egress;		/* port slot */
+	__u16 mtu;
+	__u16 ip_len;		/* inner IP length */
+	__u16 pad;
+};

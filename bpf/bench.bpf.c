@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/* What the benchmark runs: the packet walk itself, inside a wrapper that turns every repeat into a new packet.
+ *
+ * A test run hands the program the frame as its last repeat left it. The wrapper therefore undoes what the walk did,
+ * and draws the next addresses. The same wrapper around an empty program is timed too, and the difference is the
+ * walk's cost. Two things make that difference honest. The wrapper adjusts the head of the frame even where nothing
+ * has to be undone, so that both sides pay for it. And it stores whole words, each of which holds all of what the
+ * walk will load from it: a load that needs a store still under way and bytes beside it waits for both, which no
+ * packet that came from a network card makes it do.
+ *
+ * bench_hash.bpf.c and bench_trie.bpf.c run the same walk over the kernel's own maps. Words are composed for a
+ * little-endian machine.
+ */
+#include "datapath.bpf.c"
+
+/* Fixed by the loader: which frame this is. */
+struct frame {
+	__u32 bytes;		/* length of the frame as it arrives */
+	__u32 link;		/* offset of the Ethernet header in front of the IP header that is looked up */
+	__u32 window;		/* packets timed together, a power of two, less one */
+	__u8 v6;		/* family of that header */
+	__u8 live;		/* live frames come with their head restored */
+};
+
+const volatile struct frame bench_frame = {};
+
+/* Which host a packet goes to: number (random & mask), where the mask is one less than a power of two. */
+struct traffic {
+	__u64 random;
+	__u32 destinations;	/* mask */
+	__u32 sources;		/* mask */
+	__u32 egress;		/* port of a bare redirect */
+};
+
+struct traffic bench_traffic = {};
+
+/* How long each window of packets took: a disturbance of the machine shows in the windows that it hit, and only there. */
+#define WINDOWS 1024
+
+struct stopwatch {
+	__u64 packets;
+	__u64 started;		/* the window under way, ns */
+	__u32 took[WINDOWS];	/* ns, the last windows */
+};
+
+struct stopwatch bench_stopwatch = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counter);
+} bench_sunk SEC(".maps");
+
+#define BENCH_TTL 64
+
+/* Where hosts are, and where those they hear from. */
+#define BENCH_DST4 10
+#define BENCH_SRC4 11
+#define BENCH_DST6 0x20010db8
+#define BENCH_SRC6 0x20010db9
+
+static __always_inline __u32 draw(void)
+{
+	bench_traffic.random = bench_traffic.random * 6364136223846793005ULL + 1442695040888963407ULL;
+	return bench_traffic.random >> 33;
+}
+
+/* Host number i, scattered over a /8 or a /64: both maps of numbers to addresses are one to one. */
+static __always_inline __be32 bench_host4(__u32 net, __u32 i)
+{
+	return bpf_htonl(net << 24 | ((i * 0x9E3779B1U + 0x5BD1E9) & 0xffffff));
+}
+
+static __always_inline __u64 bench_host6(__u32 i)
+{
+	return (i + 1) * 0x9E3779B97F4A7C15ULL;
+}
+
+/* UDP to a host: 20 bytes of header whose sum follows the addresses. */
+static __always_inline void restore4(__u8 *ip, __u32 len)
+{
+	__be32 dst = bench_host4(BENCH_DST4, draw() & bench_traffic.destinations);
+	__be32 src = bench_host4(BENCH_SRC4, draw() & bench_traffic.sources);
+	__u64 first = 0x45 | (__u64)bpf_htons(len) << 16;
+	__u32 ttl = BENCH_TTL | IPPROTO_UDP << 8;
+	__u16 check = ~csum_fold((first >> 32) + (__u32)first + ttl + src + dst);
+
+	*(__u64 *)ip = first;
+	*(__u64 *)(ip + 8) = (__u64)src << 32 | (__u32)check << 16 | ttl;
+	*(__u64 *)(ip + 16) = (__u64)bpf_htonl(5000 << 16 | 6000) << 32 | dst;
+}
+
+static __always_inline void restore6(__u8 *ip, __u32 len)
+{
+	*(__u64 *)ip = 0x60 | (__u64)bpf_htons(len - sizeof(struct ipv6hdr)) << 32 | (__u64)IPPROTO_UDP << 48 |
+		       (__u64)BENCH_TTL << 56;
+	*(__u64 *)(ip + 8) = bpf_htonl(BENCH_SRC6);
+	*(__u64 *)(ip + 16) = bench_host6(draw() & bench_traffic.sources);
+	*(__u64 *)(ip + 24) = bpf_htonl(BENCH_DST6);
+	*(__u64 *)(ip + 32) = bench_host6(draw() & bench_traffic.destinations);
+	*(__u32 *)(ip + 40) = bpf_htonl(5000 << 16 | 6000);
+}
+
+static __always_inline void watch(void)
+{
+	__u64 n = ++bench_stopwatch.packets, now;
+
+	if (n & bench_frame.window)
+		return;
+	now = bpf_ktime_get_ns();
+	bench_stopwatch.took[n / (bench_frame.window + 1) % WINDOWS] = now - bench_stopwatch.started;
+	bench_stopwatch.started = now;
+}
+
+/* The next packet, where the last one was. */
+static __always_inline int restore(struct xdp_md *ctx)
+{
+	__u32 len = bench_frame.bytes - bench_frame.link - sizeof(struct ethhdr);
+	__u64 now = ctx->data_end - ctx->data;
+	__u8 *link, *end;
+
+	if (!bench_frame.live)
+		watch();
+	asm volatile("" : "+r"(now)); /* or the compiler adds to a pointer what the verifier does not let it */
+	if (!bench_frame.live && bpf_xdp_adjust_head(ctx, (int)now - (int)bench_frame.bytes))
+		return -1;
+	link = (void *)(long)ctx->data + bench_frame.link;
+	end = (void *)(long)ctx->data_end;
+	if (link + sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + 4 > end)
+		return -1;
+	*(__u64 *)link = 0x0200010000000002ULL; /* to 02:00:00:00:00:01 from 00:02:... */
+	*(__u32 *)(link + 8) = 0x02000000;
+	if (bench_frame.v6) {
+		*(__u16 *)(link + 12) = bpf_htons(ETH_P_IPV6);
+		restore6(link + sizeof(struct ethhdr), len);
+	} else {
+		*(__u16 *)(link + 12) = bpf_htons(ETH_P_IP);
+		restore4(link + sizeof(struct ethhdr), len);
+	}
+	return 0;
+}
+
+SEC("xdp")
+int bench_walk(struct xdp_md *ctx)
+{
+	struct pkt p = { .ctx = ctx };
+
+	if (restore(ctx))
+		return XDP_ABORTED;
+	p.bytes = frame_len(&p);
+	return finish(&p, walk(&p));
+}
+
+SEC("xdp")
+int bench_empty(struct xdp_md *ctx)
+{
+	return restore(ctx) ? XDP_ABORTED : XDP_TX;
+}
+
+SEC("xdp")
+int bench_redirect(struct xdp_md *ctx)
+{
+	return restore(ctx) ? XDP_ABORTED : bpf_redirect_map(&tx_ports, bench_traffic.egress, XDP_DROP);
+}
+
+/* For the kernel to forward. */
+SEC("xdp")
+int bench_pass(struct xdp_md *ctx)
+{
+	return restore(ctx) ? XDP_ABORTED : XDP_PASS;
+}
+
+/* The far end of the wire. */
+SEC("xdp")
+int bench_sink(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+
+	count_add(bpf_map_lookup_elem(&bench_sunk, &zero), ctx->data_end - ctx->data);
+	return XDP_DROP;
+}
+
+/* The floor of a test run. */
+SEC("xdp")
+int bench_noop(struct xdp_md *ctx)
+{
+	return XDP_TX;
+}

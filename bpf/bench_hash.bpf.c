@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/* The walk of bench.bpf.c with a BPF hash for each family in place of the host table. */
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+
+#define lookup_host4 table_lookup_host4
+#define lookup_host6 table_lookup_host6
+#include "lookup.h"
+#undef lookup_host4
+#undef lookup_host6
+
+struct hash4_key {
+	__u32 space;
+	__u32 addr;
+};
+
+struct hash6_key {
+	__u32 space;
+	__be32 addr[4];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* loader */
+	__type(key, struct hash4_key);
+	__type(value, __u32);
+} bench_peer4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* loader */
+	__type(key, struct hash6_key);
+	__type(value, __u32);
+} bench_peer6 SEC(".maps");
+
+static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
+{
+	struct hash4_key key = { .space = space, .addr = bpf_htonl(addr) };
+	__u32 *value = bpf_map_lookup_elem(&bench_peer4, &key);
+
+	return value ? *value : 0;
+}
+
+static __always_inline __u32 lookup_host6(__u32 space, const __be32 addr[4])
+{
+	struct hash6_key key = { .space = space, .addr = { addr[0], addr[1], addr[2], addr[3] } };
+	__u32 *value = bpf_map_lookup_elem(&bench_peer6, &key);
+
+	return value ? *value : 0;
+}
+
+#include "bench.bpf.c"

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/* The one entry point: the packet walk, one line per step.
+ *
+ * A step returns REASON_NONE to let the packet go on, or the reason that ends its walk. finish() is the single exit:
+ * it redirects, counts once, and the reason's family is the XDP action. Steps write only into struct pkt.
+ */
+#include "accept.h"
+#include "count.h"
+#include "decap.h"
+#include "ecmp.h"
+#include "encap.h"
+#include "mtu.h"
+#include "neigh.h"
+#include "ttl.h"
+
+/* What is known of the station that a frame is addressed to: enum mac_kind, or 0. */
+static __always_inline __u32 station(const struct pkt *p)
+{
+	struct ethhdr *eth = at(p, 0, sizeof(*eth));
+	struct mac_key key = {};
+	__u32 *kind;
+
+	if (!p->segment || !eth)
+		return MAC_HERE;
+	mac_copy(key.mac, eth->h_dest);
+	key.segment = p->port->segment;
+	kind = bpf_map_lookup_elem(&macs, &key);
+	return kind ? *kind : 0;
+}
+
+static __always_inline int elsewhere(const struct pkt *p)
+{
+	return p->nexthop.kind == NH_ADJACENCY || p->nexthop.kind == NH_SET || p->nexthop.kind == NH_UNRESOLVED;
+}
+
+/* Finds the next hop: the host's own, or a covering prefix's. */
+static __always_inline enum reason lookup(struct pkt *p)
+{
+	__u32 id = p->v6 ? lookup_host6(p->tenant, p->dst6) : lookup_host4(p->tenant, p->dst4);
+	struct nexthop *nh;
+
+	p->exact = !!id;
+	if (!id) {
+		if (!p->ours)
+			return PASS_NOT_OURS;
+		id = p->v6 ? lookup_prefix6(p->tenant, p->dst6) : lookup_prefix4(p->tenant, p->dst4);
+		if (!id)
+			return PASS_NO_ROUTE;
+	}
+	p->nexthop_id = id;
+	nh = bpf_map_lookup_elem(&nexthops, &id);
+	if (!nh)
+		return DROP_NEXTHOP;
+	*(__u64 *)&p->nexthop = *(volatile __u64 *)nh;
+	/* A frame to a MAC that nobody here owns is ours if its host lives elsewhere: it moved away a moment ago, or the
+	 * sender did, whose cache still holds MACs of another site. One that somebody here owns is not touched: he may
+	 * be a router. */
+	if (!p->ours && !(elsewhere(p) && p->exact && p->segment && p->segment->flags & SEGMENT_FOREIGN))
+		return PASS_NOT_OURS;
+	return REASON_NONE;
+}
+
+/* What a tunnel brought goes into the next tunnel only for a host that moved away moments ago. */
+static __always_inline enum reason check_tunnel_loop(const struct pkt *p)
+{
+	if (!p->tunnelled)
+		return REASON_NONE;
+	if (!p->exact || !(p->nexthop.flags & NHF_HELD))
+		return DROP_TUNNEL_LOOP;
+	if (p->outer_ttl <= 1)
+		return DROP_TUNNEL_TTL;
+	return REASON_NONE;
+}
+
+static __always_inline enum reason forward_tunnel(struct pkt *p)
+{
+	__u32 index;
+	struct adjacency *adj;
+	enum reason r;
+
+	r = check_tunnel_loop(p);
+	if (r)
+		return r;
+	flow_hash(p);
+	r = choose(p);
+	if (r)
+		return r;
+	if (p->nexthop.kind == NH_UNRESOLVED)
+		return DROP_UNRESOLVED;
+	index = p->nexthop.index;
+	adj = bpf_map_lookup_elem(&adjacencies, &index);
+	if (!adj || p->nexthop.kind != NH_ADJACENCY)
+		return DROP_NEXTHOP;
+	if (p->tunnelled && adj->locator == p->from)
+		return DROP_TUNNEL_BACK;
+	p->mtu = adj->mtu;
+	r = mtu(p);
+	if (r)
+		return r;
+	r = ttl(p);
+	if (r)
+		return r;
+	r = encap(p, adj);
+	if (r > FWD_REENCAP)
+		return r;
+	p->egress = adj->port;
+	p->locator = adj->locator;
+	return r;
+}
+
+static __always_inline enum reason forward_local(struct pkt *p)
+{
+	__u32 index = p->nexthop.index, slot;
+	struct local *host = bpf_map_lookup_elem(&locals, &index);
+	struct port *out;
+	enum reason r;
+
+	if (!host)
+		return DROP_NEXTHOP;
+	slot = host->port;
+	out = bpf_map_lookup_elem(&ports, &slot);
+	if (!out)
+		return DROP_NEXTHOP;
+	if (!out->ifindex)
+		return DROP_REDIRECT; /* the port was removed */
+	p->mtu = out->mtu;
+	r = mtu(p);
+	if (r)
+		return r;
+	r = ttl(p);
+	if (r)
+		return r;
+	p->egress = slot;
+	return deliver(p, host, out);
+}
+
+static __always_inline enum reason forward(struct pkt *p)
+{
+	switch (p->nexthop.kind) {
+	case NH_ADJACENCY:
+	case NH_SET:
+	case NH_UNRESOLVED:
+		return forward_tunnel(p);
+	case NH_LOCAL:
+		return forward_local(p);
+	case NH_GATEWAY:
+	case NH_OWN:
+		return PASS_OWN;
+	case NH_KERNEL:
+		return p->exact ? PASS_RESOLVE : PASS_NO_ROUTE;
+	case NH_BLACKHOLE:
+		return DROP_BLACKHOLE;
+	}
+	return DROP_NEXTHOP;
+}
+
+/* The kernel must not take an inner packet for one to our own tunnel end: that would be a tunnel in the tunnel. */
+static __always_inline enum reason check_inner_destination(const struct pkt *p, enum reason r)
+{
+	__u32 value;
+
+	if (r != PASS_NO_ROUTE || !p->tunnelled)
+		return r;
+	value = p->v6 ? find_address6(SPACE_LOCATOR, p->dst6) : find_host4(SPACE_LOCATOR, p->dst4);
+	return value == LOCATOR_OWN ? DROP_TUNNEL_IN_TUNNEL : r;
+}
+
+static __always_inline enum reason walk_ip(struct pkt *p)
+{
+	enum reason r;
+
+	r = parse_ip(p);
+	if (r)
+		return r;
+	r = decap(p);
+	if (r)
+		return r;
+	if (!p->tunnelled) {
+		r = neigh6(p);
+		if (r)
+			return r;
+		if (p->multicast)
+			return PASS_MULTICAST;
+		if (!(p->port->role & (ROLE_ACCESS | ROLE_UPLINK)))
+			return PASS_UNDERLAY;
+		r = check_scope(p);
+		if (r)
+			return r;
+		if (!p->ours) {
+			__u32 kind = station(p);
+
+			if (kind == MAC_HERE)
+				return PASS_NOT_OURS;
+			p->ours = kind == MAC_FOREIGN;
+		}
+	}
+	r = lookup(p);
+	if (!r)
+		r = forward(p);
+	return check_inner_destination(p, r);
+}
+
+static __always_inline enum reason walk(struct pkt *p)
+{
+	enum reason r;
+
+	r = parse_link(p);
+	if (r)
+		return r;
+	p->room = p->bytes - p->l3;
+	r = neigh(p);
+	if (r)
+		return r;
+	return walk_ip(p);
+}
+
+/* What the kernel gets must look received by this port: the Ethernet header directly in front of the IP packet, and
+ * the port's own MAC as destination.
+ */
+static __always_inline enum reason hand_over(struct pkt *p, enum reason r)
+{
+	struct ethhdr *eth;
+
+	if (r != PASS_OWN && r != PASS_RESOLVE && r != PASS_NO_ROUTE)
+		return r;
+	if (p->tunnelled) {
+		if (move_head(p, (int)p->l3 - (int)sizeof(*eth)))
+			return DROP_HEADROOM;
+	}
+	eth = at(p, 0, sizeof(*eth));
+	if (!eth)
+		return DROP_SHORT;
+	mac_copy(eth->h_dest, p->port->mac);
+	return r;
+}
+
+static __always_inline int send(const struct pkt *p)
+{
+	struct port *out = bpf_map_lookup_elem(&ports, &p->egress);
+
+	if (out && out->ifindex == p->port->ifindex && !(out->flags & PORT_REDIRECT))
+		return XDP_TX;
+	return bpf_redirect_map(&tx_ports, p->egress, XDP_DROP);
+}
+
+static __always_inline void describe(const struct pkt *p, enum reason r, int action)
+{
+	__u32 zero = 0;
+	struct walk_report *out;
+
+	if (!dry)
+		return;
+	out = bpf_map_lookup_elem(&report, &zero);
+	if (!out)
+		return;
+	out->reason = r;
+	out->action = action;
+	out->port = p->slot;
+	out->tenant = p->tenant;
+	out->from_locator = p->from;
+	out->decapsulated = p->tunnelled;
+	out->routed = p->exact ? 1 : p->nexthop_id ? 2 : 0;
+	out->nexthop = p->nexthop_id;
+	out->member = p->member_id;
+	out->flow = p->flow;
+	out->egress = p->egress;
+	out->mtu = p->mtu;
+	out->ip_len = p->ip_len;
+}
+
+static __always_inline int finish(struct pkt *p, enum reason r)
+{
+	int action;
+
+	if (r < PASS_NO_PORT) {
+		action = send(p);
+		if (action == XDP_DROP)
+			r = DROP_REDIRECT;
+		else if (p->locator)
+			count_locator(p, p->locator);
+	} else {
+		r = hand_over(p, r);
+		action = r < DROP_SHORT ? XDP_PASS : XDP_DROP;
+	}
+	count(p, r);
+	describe(p, r, action);
+	return action;
+}
+
+SEC("xdp")
+int datapath(struct xdp_md *ctx)
+{
+	struct pkt p = { .ctx = ctx };
+
+	p.bytes = frame_len(&p);
+	return finish(&p, walk(&p));
+}
+
+/* Carries the enums of abi.h into BTF, from which Go generates its types and reads the names of reasons. */
+struct abi_types {
+	enum abi abi;
+	enum limits limits;
+	enum space space;
+	enum locator_value locator_value;
+	enum port_role port_role;
+	enum port_flag port_flag;
+	enum segment_flag segment_flag;
+	enum mac_kind mac_kind;
+	enum nexthop_kind nexthop_kind;
+	enum nexthop_flag nexthop_flag;
+	enum nexthop_id nexthop_id;
+	enum adjacency_flag adjacency_flag;
+	enum reason reason;
+	struct table_header table_header;
+};
+const struct abi_types abi_types __attribute__((used)) = {};
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

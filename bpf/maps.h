@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Every map, in the order a packet meets them. Sizes marked "loader" are set before creation.
+ *
+ * Records that the daemon writes while the program reads them lie in BPF_F_MMAPABLE arrays: their values are cache
+ * line aligned and are written with aligned stores through mmap. bpf_map_update_elem would tear them.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+/* Link and tenant. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, struct port);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SEGMENTS);
+	__type(key, __u32);
+	__type(value, struct segment);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} segments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct mac_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} macs SEC(".maps");
+
+/* Look-up. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2); /* loader: buckets, and one for the header */
+	__type(key, __u32);
+	__type(value, struct bucket);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} hosts4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2); /* loader: buckets, and one for the header */
+	__type(key, __u32);
+	__type(value, struct bucket);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} hosts6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2); /* loader: hosts */
+	__type(key, __u32);
+	__type(value, struct record6);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} records6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, OVERFLOW_ENTRIES);
+	__type(key, struct overflow_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} host_overflow SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct lpm4_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} prefixes4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1 << 20);
+	__type(key, struct lpm6_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} prefixes6 SEC(".maps");
+
+/* Next hop. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEXTHOPS);
+	__type(key, __u32);
+	__type(value, struct nexthop);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} nexthops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SETS);
+	__type(key, __u32);
+	__type(value, struct set);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} sets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ADJACENCIES);
+	__type(key, __u32);
+	__type(value, struct adjacency);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} adjacencies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEXTHOPS);
+	__type(key, __u32);
+	__type(value, struct local);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} locals SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOCATORS);
+	__type(key, __u32);
+	__type(value, struct locator);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} locators SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, PORTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} tx_ports SEC(".maps");
+
+/* What happened. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PORTS * REASONS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LOCATORS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} locator_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk_report);
+} report SEC(".maps");
