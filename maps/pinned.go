@@ -1,0 +1,109 @@
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+)
+
+// Pinned are the maps that a daemon left pinned, opened for reading only: what can be told of the data path while nobody
+// is there to be asked. Safe for concurrent use.
+type Pinned struct {
+	Generation string // name of the generation in force, such as "gen3"
+
+	ports, counters, hosts4, hosts6 *ebpf.Map
+}
+
+// OpenPinned opens the generation in force under a daemon's pin folder.
+func OpenPinned(folder string) (_ *Pinned, err error) {
+	p := &Pinned{}
+	if p.Generation, err = os.Readlink(filepath.Join(folder, "live")); err != nil {
+		return nil, fmt.Errorf("find what is pinned: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = p.Close()
+		}
+	}()
+	for name, to := range map[string]**ebpf.Map{
+		datapathMapPorts: &p.ports, datapathMapCounters: &p.counters, datapathMapHosts4: &p.hosts4, datapathMapHosts6: &p.hosts6,
+	} {
+		*to, err = ebpf.LoadPinnedMap(filepath.Join(folder, p.Generation, name), &ebpf.LoadPinOptions{ReadOnly: true})
+		if err != nil {
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+	}
+	if h, err := readHeader(datapathMapHosts4, p.hosts4); err != nil {
+		return nil, err
+	} else if h.Version != Version {
+		return nil, fmt.Errorf("the pinned maps have layout version %d, this program reads %d", h.Version, Version)
+	}
+	return p, nil
+}
+
+// Close closes the descriptors.
+func (p *Pinned) Close() error {
+	var err error
+	for _, m := range []*ebpf.Map{p.ports, p.counters, p.hosts4, p.hosts6} {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}
+	return err
+}
+
+// Counters reads the counters by slot and reason.
+func (p *Pinned) Counters() ([]PortCount, error) { return ReadCounters(p.counters) }
+
+// Ports reads the ports by slot.
+func (p *Pinned) Ports() (map[uint16]Port, error) {
+	keys, values := make([]uint32, Ports), make([]Port, Ports)
+	if err := readAll(p.ports, keys, values); err != nil {
+		return nil, err
+	}
+	out := map[uint16]Port{}
+	for i, port := range values {
+		if port.Ifindex != 0 {
+			out[uint16(keys[i])] = port
+		}
+	}
+	return out, nil
+}
+
+// Hosts counts the slots in use and all slots of each family's table. A host that is being displaced counts twice.
+func (p *Pinned) Hosts() (used4, used6, slots uint64, err error) {
+	if used4, slots, err = countSlots(p.hosts4); err != nil {
+		return 0, 0, 0, err
+	}
+	used6, _, err = countSlots(p.hosts6)
+	return used4, used6, slots, err
+}
+
+func countSlots(m *ebpf.Map) (used, slots uint64, err error) {
+	buckets := int(m.MaxEntries()) - 1
+	keys, values := make([]uint32, buckets+1), make([]datapathBucket, buckets+1)
+	if err := readAll(m, keys, values); err != nil {
+		return 0, 0, err
+	}
+	for _, b := range values[:buckets] {
+		for _, slot := range b.Slot {
+			if slot != 0 {
+				used++
+			}
+		}
+	}
+	return used, uint64(buckets) * uint64(len(values[0].Slot)), nil
+}
+
+// readAll fills values with an array map's entries in one batch.
+func readAll[T any](m *ebpf.Map, keys []uint32, values []T) error {
+	var cursor ebpf.MapBatchCursor
+	n, err := m.BatchLookup(&cursor, keys, values, nil)
+	if err != nil && n < len(keys) {
+		return fmt.Errorf("read %s: %w", m, err)
+	}
+	return nil
+}
