@@ -1,0 +1,422 @@
+package bpftest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket/layers"
+
+	"roam/maps"
+)
+
+// The program against the model, on random frames over random tables. ROAM_SEED repeats a run, ROAM_PACKETS sets how many frames
+// it takes: a million for a night, some ten thousand by default.
+func TestModel(t *testing.T) {
+	seed, total, setups := uint64(time.Now().UnixNano()), 60_000, 4
+	if s := os.Getenv("ROAM_SEED"); s != "" {
+		seed = number(t, "ROAM_SEED", s)
+	}
+	if s := os.Getenv("ROAM_PACKETS"); s != "" {
+		total = int(number(t, "ROAM_PACKETS", s))
+		setups = max(setups, total/100_000)
+	}
+	t.Logf("ROAM_SEED=%d: %d frames over %d tables", seed, total, setups)
+	seen := map[string]int{}
+	for setup := range setups {
+		w := newWorld(t)
+		g := &generator{world: w, Rand: rand.New(rand.NewPCG(seed, uint64(setup)))}
+		g.tables(roles[setup%len(roles)])
+		for range total / setups {
+			in := g.frame()
+			x, slot := w.process(in)
+			seen[x.reason]++
+			w.checkAt(t, slot, in, x)
+			if t.Failed() {
+				t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
+			}
+		}
+		if !w.settle() {
+			t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
+		}
+		w.close()
+	}
+	for name := range reasonNumbers() {
+		if name != "" && seen[name] == 0 && !cannotHappen[name] {
+			t.Errorf("no frame came to %s: the generator is blind there", name)
+		}
+	}
+	t.Logf("%v", seen)
+}
+
+// What no random frame comes to: the runner gives headroom enough, and frames are short enough for a checksum.
+var cannotHappen = map[string]bool{"drop_headroom": true, "drop_checksum_length": true}
+
+func number(t *testing.T, name, s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s=%q is no number", name, s)
+	}
+	return n
+}
+
+// generator draws tables and frames. Most of what it draws is nearly right, because what is all wrong ends at the first check.
+type generator struct {
+	*world
+	*rand.Rand
+	targets []netip.Addr // worth being a destination
+}
+
+func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
+
+func one[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
+
+// roles are the roles of the port under test, in turn.
+var roles = []uint8{
+	maps.RoleAccess, maps.RoleUnderlay, maps.RoleAccess | maps.RoleUnderlay, maps.RoleUplink | maps.RoleUnderlay,
+	maps.RoleAccess, maps.RoleUplink, maps.RoleAccess | maps.RoleUnderlay | maps.RoleUplink, maps.RoleUnderlay, 0,
+}
+
+// tables fills the world: the site of the golden packets, shaken.
+func (g *generator) tables(role uint8) {
+	g.fill(ingress{place: place(g.IntN(int(places))), role: role, vlan: one(g, uint16(0), 0, 0, 30, 4095)})
+	for _, segment := range []uint16{segment1, segment30} {
+		s := g.segments[segment]
+		s.Flags = g.Uint32N(8) // enum segment_flag
+		g.segment(segment, s)
+	}
+	p := g.ports[g.slot]
+	p.Segment = one(g, uint16(segment1), segment1, segment1, segment30)
+	if g.chance(5) {
+		p.Segment = one(g, uint16(0), 99)
+	}
+	p.Tenant = one(g, uint16(tenant1), tenant1, tenant2)
+	p.Flags = one(g, uint8(0), 0, maps.PortRedirect)
+	p.Mtu = one(g, uint16(1500), 1500, 300, 68)
+	g.port(p, g.chance(80))
+	ids := []uint32{maps.IDGateway, maps.IDOwn, maps.IDKernel, maps.IDBlackhole}
+	for _, f := range families {
+		ids = append(ids, g.shake(f)...)
+	}
+	for _, f := range families {
+		g.routes(f, ids)
+		g.targets = append(g.targets, us[f], b[f], c[f])
+	}
+	g.targets = append(g.targets, gatewayLL)
+}
+
+// shake changes what the next hops of a family do and returns their ids.
+func (g *generator) shake(f family) (ids []uint32) {
+	slots := make([]uint16, 0, len(g.ports))
+	for slot := range uint16(maps.Ports) {
+		if g.ports[slot].Ifindex != 0 {
+			slots = append(slots, slot)
+		}
+	}
+	for n := 3; n <= uplinkRouter; n++ {
+		id := nexthopID(f, n)
+		next, ok := g.nexthops[id]
+		if !ok {
+			continue
+		}
+		ids = append(ids, id)
+		if next.Kind == maps.KindAdjacency {
+			t := g.adjacencies[id]
+			t.mtu = one(g, t.mtu, t.mtu, 1300, 256, 68)
+			t.port = one(g, append(slots, t.port, t.port, t.port)...)
+			g.adjacency(id, next.Flags^one(g, 0, 0, maps.FlagHeld), t)
+		}
+	}
+	g.set(nexthopID(f, atBoth), one(g, 0, maps.FlagHeld), one(g, ids...), one(g, ids...), one(g, ids...))
+	return ids
+}
+
+// routes adds hosts and prefixes.
+func (g *generator) routes(f family, ids []uint32) {
+	for n := range 256 {
+		if _, ok := g.hosts[host{tenant1, f.addr(n)}]; ok {
+			g.targets = append(g.targets, f.addr(n))
+		}
+	}
+	for range 150 {
+		a := g.near(f)
+		g.host(one(g, uint16(tenant1), tenant1, tenant1, tenant2), a, one(g, ids...))
+		g.targets = append(g.targets, a)
+	}
+	for range 30 {
+		a := g.near(f)
+		p := netip.PrefixFrom(a, g.IntN(a.BitLen()+1)).Masked()
+		g.prefix(one(g, uint16(tenant1), tenant1, tenant2), p, one(g, ids...))
+	}
+	for n := 16; n <= 22; n++ {
+		g.targets = append(g.targets, f.outside(n, g.IntN(8)))
+	}
+}
+
+// near is an address of the site's subnet or of its neighbourhood.
+func (g *generator) near(f family) netip.Addr {
+	b := f.addr(g.IntN(256)).AsSlice()
+	for range g.IntN(4) {
+		b[len(b)-1-g.IntN(len(b)-1)] = byte(g.IntN(256))
+	}
+	return addrFrom(b)
+}
+
+func (g *generator) target() netip.Addr {
+	if g.chance(90) {
+		return one(g, g.targets...)
+	}
+	return g.near(family(g.IntN(2)))
+}
+
+// source is an address of dst's family.
+func (g *generator) source(dst netip.Addr) netip.Addr {
+	for g.chance(85) {
+		if a := g.target(); a.Is4() == dst.Is4() {
+			return a
+		}
+	}
+	if g.chance(10) {
+		if dst.Is4() {
+			return one(g, netip.IPv4Unspecified(), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.1.1.1"), netip.MustParseAddr("169.254.3.3"))
+		}
+		return one(g, netip.IPv6Unspecified(), netip.IPv6Loopback(), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("::ffff:1.2.3.4"))
+	}
+	if dst.Is4() {
+		return v4.addr(asker)
+	}
+	return v6.addr(asker)
+}
+
+func (g *generator) destination() netip.Addr {
+	if g.chance(4) {
+		return one(g, netip.IPv4Unspecified(), netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("224.0.0.1"),
+			netip.MustParseAddr("169.254.3.3"), netip.MustParseAddr("250.0.0.1"), netip.IPv6Loopback(),
+			netip.MustParseAddr("ff05::1"), netip.MustParseAddr("fe80::77"), netip.MustParseAddr("::ffff:10.1.0.20"))
+	}
+	return g.target()
+}
+
+func (g *generator) frame() []byte {
+	var b []byte
+	n := g.IntN(100)
+	if n < 80 { // what the port is there for
+		switch g.ports[g.slot].Role {
+		case maps.RoleUnderlay:
+			n = 45 + n/4
+		case maps.RoleAccess, maps.RoleUplink:
+			n /= 2
+		}
+	}
+	switch {
+	case n < 45:
+		b = g.fromHost()
+	case n < 80:
+		b = g.fromTunnel()
+	case n < 88:
+		b = g.arp()
+	case n < 96:
+		b = g.discovery()
+	default:
+		b = make([]byte, 14+g.IntN(200))
+		for i := range b {
+			b[i] = byte(g.Uint32())
+		}
+		copy(b[12:], []byte{8, 0, 0x45})
+	}
+	if g.chance(35) {
+		b = g.mutate(b)
+	}
+	return b
+}
+
+// link draws link headers that mostly reach the gateway.
+func (g *generator) link() frame {
+	f := frame{dst: g.portMAC(), src: hostMAC(asker), tags: g.tags()}
+	if s, ok := g.segments[g.ports[g.slot].Segment]; ok && g.chance(60) {
+		f.dst = s.Mac
+	}
+	if g.chance(8) {
+		f.dst = one(g, strangeMAC, strangeMAC, formerMAC, hereMAC, broadcast, mac{0x33, 0x33, 0, 0, 0, 1}, mac{})
+	}
+	if g.chance(3) {
+		f.tags = one(g, nil, []uint16{30}, []uint16{0}, []uint16{30, 30}, []uint16{0xb000 | g.vlan})
+	}
+	if g.chance(15) {
+		f.trailer = make([]byte, one(g, 1, 4, 18, 46, 300))
+	}
+	return f
+}
+
+func (g *generator) packet() packet {
+	dst := g.destination()
+	p := packet{
+		src: g.source(dst), dst: dst, tos: byte(g.Uint32()), ttl: one(g, uint8(64), 64, 64, 255, 2, 1, 0), id: uint16(g.Uint32()),
+		label: g.Uint32N(1 << 20), proto: one(g, uint8(6), 17, 17, 1, 58, 132, 47, 0, 43, 44, 60, 59),
+	}
+	p.payload = counting(one(g, 0, 1, 3, 4, 7, 8, 20, 41, 64, 100, 255, g.IntN(1700)))
+	for i := range min(4, len(p.payload)) {
+		p.payload[i] = byte(g.Uint32())
+	}
+	if g.chance(15) {
+		for range g.IntN(40) {
+			p.options = append(p.options, layers.IPv4Option{OptionType: 1})
+		}
+	}
+	if g.chance(15) {
+		p.extensions = one(g, extensionChains...)
+	}
+	if g.chance(8) {
+		p.flags, p.offset = layers.IPv4Flag(g.IntN(8)), uint16(one(g, 0, 0, 1, 185))
+	}
+	return p
+}
+
+func (g *generator) fromHost() []byte {
+	f := g.link()
+	f.ip = g.packet()
+	return f.bytes()
+}
+
+func (g *generator) fromTunnel() []byte {
+	outer := family(g.IntN(2))
+	t := g.fromB(outer, g.packet())
+	link := g.link()
+	t.dst, t.src, t.tags, t.trailer = g.portMAC(), link.src, link.tags, link.trailer
+	if g.chance(5) {
+		t.dst = link.dst
+	}
+	t.ip.src = one(g, b[outer], c[outer])
+	if g.chance(5) {
+		t.ip.src = one(g, us[outer], g.near(outer))
+	}
+	if g.chance(5) {
+		t.ip.dst = one(g, b[outer], g.near(outer))
+	}
+	t.ip.ttl, t.ip.tos = one(g, uint8(64), 64, 255, 2, 1, 0), byte(g.Uint32())
+	if g.chance(5) {
+		t.ip.extensions, t.ip.options = one(g, extensionChains...), []layers.IPv4Option{{OptionType: 1}}
+	}
+	if g.chance(5) {
+		t.ip.flags, t.ip.offset = layers.IPv4Flag(g.IntN(8)), uint16(g.IntN(2))
+	}
+	binary.BigEndian.PutUint32(t.shim[4:], one(g, uint32(vni1), vni1, vni1, vni2)<<8)
+	if g.chance(3) {
+		t.shim[4] = 1
+	}
+	if g.chance(5) {
+		t.shim[g.IntN(len(t.shim))] = byte(g.Uint32())
+	}
+	inner := t.inner.bytes()
+	if g.chance(10) {
+		inner = g.flip(inner, 0)
+	}
+	return t.with(inner)
+}
+
+func (g *generator) arp() []byte {
+	target := v4.addr(g.IntN(256))
+	if a := g.target(); a.Is4() {
+		target = a
+	}
+	a := g.arpFor(target)
+	link := g.link()
+	a.tags, a.trailer = link.tags, link.trailer
+	switch g.IntN(10) {
+	case 0:
+		a.SourceProtAddress = a.DstProtAddress
+	case 1:
+		a.SourceProtAddress = make([]byte, 4)
+	case 2:
+		a.Operation = uint16(g.IntN(5))
+	case 3:
+		a.src = link.dst
+	}
+	return a.bytes()
+}
+
+func (g *generator) discovery() []byte {
+	target := g.target()
+	if !target.Is6() {
+		target = one(g, v6.addr(gateway), gatewayLL, v6.addr(g.IntN(256)))
+	}
+	s := g.solicit(target)
+	link := g.link()
+	s.tags, s.trailer = link.tags, link.trailer
+	switch g.IntN(12) {
+	case 0:
+		s.ip.src, s.opts = netip.IPv6Unspecified(), nil
+	case 1:
+		s.opts = nil
+	case 2:
+		s.ip.ttl = byte(g.Uint32())
+	case 3:
+		s.spoil = uint16(g.Uint32())
+	case 4:
+		s.icmp = byte(130 + g.IntN(10))
+	case 5:
+		s.extra = make([]byte, 8*g.IntN(70))
+	case 6:
+		s.ip.src = g.source(target)
+	case 7:
+		s.ip.dst = g.source(target)
+	case 8:
+		s.ip.extensions = one(g, extensionChains...)
+	case 9:
+		s.ip.tos, s.ip.label = byte(g.Uint32()), g.Uint32N(1<<20)
+	}
+	return s.bytes()
+}
+
+// mutate spoils a frame, and half of the time rights the checksum that would give it away.
+func (g *generator) mutate(b []byte) []byte {
+	for range 1 + g.IntN(3) {
+		switch g.IntN(5) {
+		case 0:
+			b = b[:14+g.IntN(len(b)-13)]
+		case 1:
+			b = append(b, make([]byte, g.IntN(80))...)
+		default:
+			b = g.flip(b, 12)
+		}
+	}
+	if l3 := g.l3(); g.chance(50) && len(b) > l3+60 {
+		b = fixed4If(b, l3)
+		for _, inner := range []int{l3 + 50, l3 + 70} {
+			if inner+60 < len(b) {
+				b = fixed4If(b, inner)
+			}
+		}
+	}
+	return b
+}
+
+// flip changes a byte of the headers, from offset at on: a bit, or to a value that is often special.
+func (g *generator) flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	if len(b) <= at {
+		return b
+	}
+	i := at + g.IntN(min(len(b)-at, 130))
+	switch g.IntN(3) {
+	case 0:
+		b[i] ^= 1 << g.IntN(8)
+	case 1:
+		b[i] = one(g, byte(0), 1, 4, 6, 0x45, 0x4f, 0x60, 0x7f, 0x80, 0xff)
+	default:
+		b[i] = byte(g.Uint32())
+	}
+	return b
+}
+
+func fixed4If(b []byte, at int) []byte {
+	if b[at]>>4 == 4 {
+		return fixed4(b, at)
+	}
+	return b
+}
