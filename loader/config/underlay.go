@@ -1,0 +1,130 @@
+package config
+
+import (
+	"net/netip"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"roam/loader/route"
+)
+
+func (r *reader) underlay(c *Config, v value) {
+	if v.absent() {
+		return
+	}
+	f := v.mapping("interfaces", "locators", "router_mac")
+	interfaces := f.require("interfaces", "name the interfaces towards other gateways")
+	c.Underlay.Interfaces = all(interfaces, func(v value) (string, bool) {
+		link, ok := v.link()
+		return link, ok && v.unique("underlay interface", link)
+	})
+	locators := f.require("locators", "give the addresses other gateways send to")
+	c.Underlay.Locators = all(locators, r.ownLocator)
+	atLeastOne(interfaces)
+	atLeastOne(locators)
+	mac, ok := f.get("router_mac").mac()
+	if !ok && len(c.Underlay.Locators) > 0 {
+		mac = route.RouterMAC(c.Underlay.Locators[0].Address)
+	}
+	c.Underlay.RouterMAC = mac
+}
+
+// atLeastOne refuses a list that is there and empty.
+func atLeastOne(v value) {
+	if s, ok := v.node.(*ast.SequenceNode); ok && len(s.Values) == 0 {
+		v.fail("is empty: give at least one")
+	}
+}
+
+// ownLocator reads {address, public} or a plain address.
+func (r *reader) ownLocator(v value) (OwnLocator, bool) {
+	at, public := v, value{r: r}
+	if v.isMapping() {
+		f := v.mapping("address", "public")
+		at, public = f.require("address", "give the locator's address"), f.get("public")
+	}
+	address, ok := at.host()
+	l := OwnLocator{Address: address, Public: address}
+	if p, ok := public.host(); ok {
+		l.Public = p
+		if p.Is4() != address.Is4() {
+			public.fail("%s and %s are of different families: NAT keeps the family", p, address)
+		}
+	}
+	return l, ok && at.unique("locator", address.String())
+}
+
+func (r *reader) sites(c *Config, v value) {
+	c.Sites = all(v, func(v value) (Site, bool) {
+		f := v.mapping("name", "locators")
+		at := f.require("name", "name the site")
+		name, ok := at.name()
+		if ok && name == c.Site {
+			at.fail("%s is our own site: list only the other ends", name)
+		}
+		locators := f.require("locators", "give the addresses of its gateways")
+		site := Site{Name: name, Locators: all(locators, r.locator)}
+		atLeastOne(locators)
+		return site, ok && at.unique("site", name)
+	})
+}
+
+// locator reads {address, encap, priority, weight, router_mac} or a plain address.
+func (r *reader) locator(v value) (route.Locator, bool) {
+	at := v
+	l := route.Locator{Priority: route.DefaultPriority, Weight: route.DefaultWeight}
+	var f fields
+	if v.isMapping() {
+		f = v.mapping("address", "encap", "priority", "weight", "router_mac")
+		at = f.require("address", "give the locator's address")
+		l.Encap = f.get("encap").encap()
+		l.Priority = uint8(f.get("priority").number(route.DefaultPriority, 0, route.Unusable))
+		l.Weight = uint8(f.get("weight").number(route.DefaultWeight, 1, 255))
+		l.RouterMAC, _ = f.get("router_mac").mac()
+	}
+	address, ok := at.host()
+	l.Address = address
+	if ok && l.RouterMAC.IsZero() {
+		l.RouterMAC = route.RouterMAC(address)
+	}
+	return l, ok && at.unique("locator", address.String())
+}
+
+func (v value) encap() route.Encap {
+	s, ok := v.text()
+	if !ok {
+		return route.VXLAN
+	}
+	e, err := route.ParseEncap(s)
+	if err == nil {
+		err = e.Valid()
+	}
+	if err != nil {
+		v.fail("%v", err)
+		return route.VXLAN
+	}
+	return e
+}
+
+// inside reports a locator that lies in a subnet whose hosts move: it would be reached through the tunnel it
+// is the end of. Our own may, where one interface is both ends of the gateway.
+func (c *Config) inside(p netip.Prefix, access string) (netip.Addr, bool) {
+	for _, s := range c.Sites {
+		for _, l := range s.Locators {
+			if p.Contains(l.Address) {
+				return l.Address, true
+			}
+		}
+	}
+	for _, link := range c.Underlay.Interfaces {
+		if link == access {
+			return netip.Addr{}, false
+		}
+	}
+	for _, l := range c.Underlay.Locators {
+		if p.Contains(l.Address) {
+			return l.Address, true
+		}
+	}
+	return netip.Addr{}, false
+}
