@@ -1,0 +1,394 @@
+// Package host says which hosts live here: for now, what the kernel's neighbour table holds on the access ports.
+//
+// A neighbour with a link-layer address is a host that lives here: a claim with its port and its MAC. The kernel's
+// states behind that (reachable, stale, delay, probe) come and go while the host stays, and change nothing; only a
+// neighbour that failed or was removed withdraws the claim. What the kernel says is taken as it is: an entry that is
+// merely stale still claims, with the lowest preference of all sources, so that any other source that knows better
+// wins. When one does (the RIB decides that the host lives elsewhere) the entry is deleted, lest the kernel deliver
+// to the old MAC, or the claim return when the other one goes.
+//
+// Never claimed: gateway and own addresses, configured routers, link-local, multicast and broadcast addresses,
+// addresses outside the segment's subnets, and addresses that answer with the MAC of a gateway or a router (they are
+// proxied, and live elsewhere). Of routers the MAC is known all the same: the data path must tell frames to somebody
+// on the segment from frames to the gateway.
+//
+// The kernel also removes entries that it merely has not used for a while, once it holds more than gc_thresh1 of them
+// (128, unless raised): the data path delivers without it, so none is ever used for long. That says nothing about the
+// host. Such a host stays claimed and is asked for again; its claim goes when it does not answer.
+//
+// A tagged segment is seen through the kernel's VLAN device on its port; without one its hosts are not seen.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"roam/loader/route"
+)
+
+// Segment is a subnet set behind one access port. Segments of one source share no port and VLAN.
+type Segment struct {
+	Index   int // as the data path numbers it
+	Tenant  route.TenantID
+	Link    string // interface name of the access port
+	VLAN    uint16 // 802.1Q tag on it, 0 for none
+	Subnets []netip.Prefix
+	Gateway []netip.Addr // shared by all sites
+	Own     []netip.Addr // this gateway's
+	Routers []netip.Addr // other routers on the segment; link-local ones, too
+	NotHost []route.MAC  // MACs that are never a host's: the gateway's, foreign ones
+}
+
+// Options of a Source.
+type Options struct {
+	Segments []Segment
+	Site     string       // ours, named in every claim
+	Log      *slog.Logger // default: slog.Default()
+
+	// MACs, if set, hears which MACs are here: those of hosts and routers, each once per segment however many
+	// addresses it has. Called from Run's goroutine; must not call back.
+	MACs func(segment int, mac route.MAC, present bool)
+
+	// ReceiveBuffer is the netlink socket's, in bytes; default 4 MiB.
+	ReceiveBuffer int
+}
+
+// Status says how a Source is doing.
+type Status struct {
+	Hosts    int
+	Missing  []string // segments whose port does not exist now, as "lan0" or "lan0 VLAN 5"
+	Dumps    uint64
+	Overruns uint64
+}
+
+// Source follows the neighbour table. It implements route.Source and route.Sink; all methods but Run may be called
+// from any goroutine.
+type Source struct {
+	log    *slog.Logger
+	site   string
+	macsTo func(int, route.MAC, bool)
+	buffer int
+	wake   chan struct{} // something below asks for attention
+
+	mu       sync.Mutex // guards what follows; never held while waiting
+	segments []Segment
+	replaced bool // segments are new
+	forget   []entry
+	resolve  []entry
+	here     map[route.Key]entry // the hosts that are claimed
+	ports    map[int]*port       // by index of the interface that holds the neighbours
+	status   Status
+
+	// Of Run's goroutine.
+	neighbours map[entry]neighbour
+	told       map[entry]told
+	stations   map[station]int // addresses of each
+	asked      map[entry]int   // to be resolved: attempts left
+	lost       map[entry]int   // removed by the kernel for want of use: attempts left
+	ticks      int
+	doubt      time.Time // when to dump, zero for no doubt
+}
+
+// entry names a neighbour.
+type entry struct {
+	link int // interface index
+	addr netip.Addr
+}
+
+// neighbour is one with a link-layer address.
+type neighbour struct {
+	mac       route.MAC
+	permanent bool // an operator wrote it
+}
+
+// port is where a segment's neighbours are.
+type port struct {
+	Segment
+	local route.Local
+}
+
+type station struct {
+	segment int
+	mac     route.MAC
+}
+
+const (
+	defaultBuffer = 4 << 20
+	batch         = 4096
+	settle        = 20 * time.Millisecond // from a doubt to its dump
+	retry         = 2 * time.Second       // after a dump that failed
+	tick          = time.Second           // between attempts to resolve what does not answer
+	patience      = 30                    // ticks to go on asking for a host: it may still be on its way here
+	routerTicks   = 10                    // between attempts to find a router, which never end
+	lostTicks     = 3                     // to ask for a host that was removed for want of use
+	lostProbes    = 256                   // at most in one tick
+)
+
+// New returns a source for the interfaces of the network namespace that Run is called in.
+func New(o Options) *Source {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.MACs == nil {
+		o.MACs = func(int, route.MAC, bool) {}
+	}
+	if o.ReceiveBuffer == 0 {
+		o.ReceiveBuffer = defaultBuffer
+	}
+	return &Source{
+		log: o.Log, site: o.Site, macsTo: o.MACs, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		wake:       make(chan struct{}, 1),
+		here:       make(map[route.Key]entry),
+		neighbours: make(map[entry]neighbour),
+		told:       make(map[entry]told),
+		stations:   make(map[station]int),
+		asked:      make(map[entry]int),
+		lost:       make(map[entry]int),
+	}
+}
+
+// Name implements route.Source and route.Sink.
+func (s *Source) Name() string { return "host" }
+
+// String names the task.
+func (s *Source) String() string { return "source host" }
+
+// Status returns the source's state.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Hosts = len(s.here)
+	return st
+}
+
+// SetSegments replaces the segments; a full report follows at once. The same ones again change nothing.
+func (s *Source) SetSegments(segments []Segment) {
+	s.mu.Lock()
+	s.segments, s.replaced = slices.Clone(segments), true
+	s.mu.Unlock()
+	s.poke()
+}
+
+// Forget deletes the kernel's neighbour entry of a host, if it has one on a segment of the tenant and no operator
+// made it permanent. The claim goes when the kernel confirms.
+func (s *Source) Forget(tenant route.TenantID, addr netip.Addr) {
+	s.mu.Lock()
+	e, ok := s.here[hostKey(tenant, addr)]
+	if ok {
+		s.forget = append(s.forget, e)
+	}
+	s.mu.Unlock()
+	if ok {
+		s.poke()
+	}
+}
+
+// Resolve asks the kernel to resolve an address on the tenant's segment that covers it, again and again for half a
+// minute; what it finds becomes a claim. The error says that there is no such segment, or that its port is missing.
+func (s *Source) Resolve(tenant route.TenantID, addr netip.Addr) error {
+	s.mu.Lock()
+	e, err := s.locate(tenant, addr)
+	if err == nil {
+		s.resolve = append(s.resolve, e)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("resolve %s: %w", addr, err)
+	}
+	s.poke()
+	return nil
+}
+
+// locate finds where an address would be a neighbour.
+func (s *Source) locate(tenant route.TenantID, addr netip.Addr) (entry, error) {
+	for link, p := range s.ports {
+		if p.Tenant == tenant && p.covers(addr) {
+			return entry{link, addr}, nil
+		}
+	}
+	for _, seg := range s.segments {
+		if p := (port{Segment: seg}); seg.Tenant == tenant && p.covers(addr) {
+			return entry{}, fmt.Errorf("the segment's port %s is missing", p.name())
+		}
+	}
+	return entry{}, fmt.Errorf("no segment of tenant %d has it in its subnets", tenant)
+}
+
+// Apply implements route.Sink: hosts that live elsewhere now are forgotten, and hosts that were said to be here
+// (moved by hand) are resolved. It only takes notes; Run acts on them.
+func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
+	notes := false
+	s.mu.Lock()
+	for i := range decisions {
+		d := &decisions[i]
+		switch {
+		case d.Via != nil:
+			if e, ok := s.here[d.Key]; ok {
+				s.forget, notes = append(s.forget, e), true
+			}
+		case d.Local != nil && d.Local.Link == 0 && d.Host():
+			if e, err := s.locate(d.Tenant, d.Prefix.Addr()); err == nil {
+				s.resolve, notes = append(s.resolve, e), true
+			}
+		}
+	}
+	s.mu.Unlock()
+	if notes {
+		s.poke()
+	}
+	return nil
+}
+
+func (s *Source) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run implements route.Source. It returns nil when ctx ends, and an error when the kernel cannot be followed or the
+// RIB refuses a report. What was claimed stays claimed.
+func (s *Source) Run(ctx context.Context, to route.Reporter) error {
+	k, err := openKernel(s.buffer)
+	if err != nil {
+		return fmt.Errorf("follow neighbours: %w", err)
+	}
+	events, stop := k.receive()
+	defer stop()
+	err = s.follow(ctx, k, events, to)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to route.Reporter) error {
+	s.doubt = time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		var due <-chan time.Time
+		if !s.doubt.IsZero() {
+			timer.Reset(time.Until(s.doubt))
+			due = timer.C
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+			s.attend(k)
+		case <-ticker.C:
+			s.askAgain(k)
+			err = s.report(ctx, to, s.findLost(k))
+		case <-due:
+			err = s.resync(ctx, k, to)
+		case e, ok := <-events:
+			if !ok {
+				return errors.New("follow neighbours: the netlink socket was closed")
+			}
+			err = s.report(ctx, to, s.take(e, events))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// attend does what other goroutines asked for.
+func (s *Source) attend(k *kernel) {
+	s.mu.Lock()
+	forget, resolve, replaced := s.forget, s.resolve, s.replaced
+	s.forget, s.resolve, s.replaced = nil, nil, false
+	s.mu.Unlock()
+	if replaced {
+		s.doubt = time.Now()
+	}
+	for _, e := range forget {
+		switch n, ok := s.neighbours[e]; {
+		case !ok:
+		case n.permanent:
+			s.log.Warn("host lives elsewhere, but a permanent neighbour entry says here: leaving it", "addr", e.addr)
+		default:
+			if err := k.forget(e); err != nil {
+				s.log.Error("delete a neighbour entry", "addr", e.addr, "err", err)
+			}
+		}
+	}
+	for _, e := range resolve {
+		s.asked[e] = patience
+		s.probe(k, e)
+	}
+}
+
+// askAgain goes on asking for what has not answered yet.
+func (s *Source) askAgain(k *kernel) {
+	for e := range s.asked {
+		s.asked[e]--
+		if _, found := s.neighbours[e]; found || s.asked[e] == 0 || s.ports[e.link] == nil {
+			delete(s.asked, e)
+		} else {
+			s.probe(k, e)
+		}
+	}
+	if s.ticks++; s.ticks%routerTicks == 0 {
+		s.findRouters(k)
+	}
+}
+
+// findLost asks for the hosts that the kernel has no entry for any more, and returns those that gave no answer.
+func (s *Source) findLost(k *kernel) map[entry]struct{} {
+	gone := make(map[entry]struct{})
+	probes := 0
+	for e := range s.lost {
+		if s.lost[e] == 0 {
+			delete(s.lost, e)
+			delete(s.neighbours, e)
+			gone[e] = struct{}{}
+			continue
+		}
+		if probes++; probes > lostProbes {
+			break
+		}
+		s.lost[e]--
+		s.probe(k, e)
+	}
+	return gone
+}
+
+func (s *Source) probe(k *kernel, e entry) {
+	if err := k.resolve(e); err != nil {
+		s.log.Warn("resolve a neighbour", "addr", e.addr, "err", err)
+	}
+}
+
+// findRouters asks for the configured routers that have no MAC yet.
+func (s *Source) findRouters(k *kernel) {
+	for link, p := range s.ports {
+		for _, r := range p.Routers {
+			if _, ok := s.neighbours[entry{link, r}]; !ok {
+				s.probe(k, entry{link, r})
+			}
+		}
+	}
+}
+
+// suspect asks for a dump soon.
+func (s *Source) suspect() {
+	if s.doubt.IsZero() {
+		s.doubt = time.Now().Add(settle)
+	}
+}
+
+func hostKey(tenant route.TenantID, addr netip.Addr) route.Key {
+	return route.Key{Tenant: tenant, Prefix: netip.PrefixFrom(addr, addr.BitLen())}
+}

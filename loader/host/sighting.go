@@ -1,0 +1,181 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"roam/loader/route"
+)
+
+// told is what was reported of a neighbour, and to whom its MAC counts.
+type told struct {
+	station
+	key   route.Key // zero for a router, which is not claimed
+	local route.Local
+}
+
+func (p *port) name() string {
+	if p.VLAN == 0 {
+		return p.Link
+	}
+	return fmt.Sprintf("%s VLAN %d", p.Link, p.VLAN)
+}
+
+// covers reports whether a host with this address may live on the segment.
+func (p *port) covers(addr netip.Addr) bool {
+	if addr.IsMulticast() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsLoopback() {
+		return false
+	}
+	for _, subnet := range p.Subnets {
+		if subnet.Contains(addr) {
+			return !edge(subnet, addr)
+		}
+	}
+	return false
+}
+
+// edge reports whether addr is the network or the broadcast address of an IPv4 subnet that has them (RFC 3021).
+func edge(subnet netip.Prefix, addr netip.Addr) bool {
+	if !addr.Is4() || subnet.Bits() > 30 {
+		return false
+	}
+	next := addr.Next()
+	return addr == subnet.Masked().Addr() || !next.IsValid() || !subnet.Contains(next)
+}
+
+// classify says what a neighbour is: a host to claim, a router to know, or (false) neither.
+func (s *Source) classify(e entry) (told, bool) {
+	p, n := s.ports[e.link], s.neighbours[e]
+	if p == nil || n.mac.IsZero() || n.mac[0]&1 != 0 || slices.Contains(p.NotHost, n.mac) {
+		return told{}, false
+	}
+	t := told{station: station{p.Index, n.mac}}
+	switch {
+	case slices.Contains(p.Routers, e.addr):
+		return t, true
+	case !p.covers(e.addr), slices.Contains(p.Gateway, e.addr), slices.Contains(p.Own, e.addr):
+		return told{}, false
+	}
+	for _, r := range p.Routers {
+		if s.neighbours[entry{e.link, r}].mac == n.mac {
+			return told{}, false
+		}
+	}
+	t.key, t.local = hostKey(p.Tenant, e.addr), p.local
+	return t, true
+}
+
+// compare brings what was told of these neighbours in line with what they are, and returns the changes: first what
+// goes, then what comes, for an address may do both on two ports. MACs are announced the other way round, so that one
+// that only changes its address is never gone.
+func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
+	var gone []station
+	come := make(map[entry]told)
+	s.mu.Lock()
+	for e := range entries {
+		before, was := s.told[e]
+		after, is := s.classify(e)
+		if is && (!was || before != after) {
+			come[e] = after
+		}
+		if !was || is && before == after {
+			continue
+		}
+		gone = append(gone, before.station)
+		delete(s.told, e)
+		if before.key != (route.Key{}) {
+			delete(s.here, before.key)
+			changes = append(changes, route.Change{Claim: route.Claim{Key: before.key}, Withdraw: true})
+		}
+	}
+	for e, t := range come {
+		s.told[e] = t
+		if t.key != (route.Key{}) {
+			s.here[t.key] = e
+			changes = append(changes, s.claim(t))
+		}
+	}
+	s.mu.Unlock()
+	for _, t := range come {
+		s.arrive(t.station)
+	}
+	for _, st := range gone {
+		s.leave(st)
+	}
+	return changes
+}
+
+func (s *Source) claim(t told) route.Change {
+	local := t.local
+	return route.Change{Claim: route.Claim{Key: t.key, Local: &local, Site: s.site, MAC: t.mac}}
+}
+
+func (s *Source) arrive(st station) {
+	if s.stations[st]++; s.stations[st] == 1 {
+		s.macsTo(st.segment, st.mac, true)
+	}
+}
+
+func (s *Source) leave(st station) {
+	if s.stations[st]--; s.stations[st] == 0 {
+		delete(s.stations, st)
+		s.macsTo(st.segment, st.mac, false)
+	}
+}
+
+// take applies an event and all that wait behind it, up to a batch, and returns the neighbours that changed.
+func (s *Source) take(e event, events <-chan event) map[entry]struct{} {
+	changed := make(map[entry]struct{})
+	for range batch {
+		s.apply(e, changed)
+		var ok bool
+		select {
+		case e, ok = <-events:
+			if ok {
+				continue
+			}
+		default:
+		}
+		break
+	}
+	return changed
+}
+
+func (s *Source) report(ctx context.Context, to route.Reporter, changed map[entry]struct{}) error {
+	if changes := s.compare(changed); len(changes) > 0 {
+		return to.Report(ctx, changes)
+	}
+	return nil
+}
+
+// resync looks at ports and neighbours anew and makes a full report.
+func (s *Source) resync(ctx context.Context, k *kernel, to route.Reporter) error {
+	if !s.dump(k) {
+		return nil
+	}
+	all := make(map[entry]struct{})
+	for e := range s.told {
+		all[e] = struct{}{}
+	}
+	for e := range s.neighbours {
+		all[e] = struct{}{}
+	}
+	s.compare(all)
+	s.findRouters(k)
+
+	if err := to.Begin(ctx); err != nil {
+		return err
+	}
+	var changes []route.Change
+	for _, t := range s.told {
+		if t.key != (route.Key{}) {
+			changes = append(changes, s.claim(t))
+		}
+	}
+	if err := to.Report(ctx, changes); err != nil {
+		return err
+	}
+	return to.Synced(ctx)
+}
