@@ -1,0 +1,260 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"roam/loader/route"
+	"roam/maps"
+)
+
+// Gateway is the data path as the RIB sees it: a sink that turns routes into table entries, follows the underlay, and
+// keeps ports and segments as configured. Forwarding goes on when the process ends.
+//
+// Its methods are safe for concurrent use; one lock makes it the one writer that the tables want.
+type Gateway struct {
+	log      *slog.Logger
+	plane    *Plane
+	underlay *underlay
+
+	mu       sync.Mutex
+	table    *table
+	spec     Spec
+	placed   layout
+	stations *stations
+	foreign  bool          // the stations here are known: frames to anybody else may be routed
+	work     chan struct{} // something waits for a grace period
+}
+
+// NewGateway adopts what plane found pinned. Routes adopted so stay until AllSynced.
+func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
+	t, err := openTable(plane.Objects(), plane.Hosts(), log)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		log: log, plane: plane, table: t, underlay: newUnderlay(log),
+		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
+	}
+	if n := len(t.stale); n > 0 {
+		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())
+	}
+	return g, nil
+}
+
+// Name is the sink's, in logs and status.
+func (g *Gateway) Name() string { return "datapath" }
+
+func (g *Gateway) String() string { return g.Name() }
+
+// Apply makes decisions of the RIB true, in order. It goes on after one that fails; the error names each.
+func (g *Gateway) Apply(_ context.Context, decisions []route.Decision) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var failed []error
+	for _, d := range decisions {
+		if err := g.table.apply(d); err != nil {
+			failed = append(failed, err)
+			if len(failed) == 10 {
+				failed = append(failed, errors.New("and more"))
+				break
+			}
+		}
+	}
+	g.underlay.kick()
+	g.later()
+	return errors.Join(failed...)
+}
+
+// AllSynced says that every source has reported: adopted routes that nobody named again go.
+func (g *Gateway) AllSynced(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	dropped, err := g.table.dropStale()
+	if dropped > 0 {
+		g.log.Info("removed pinned routes that no source knows any more", "routes", dropped)
+	}
+	g.foreign = true
+	g.later()
+	return errors.Join(err, g.stations.dropStale(), g.writeSegments())
+}
+
+// later lets Run do what needs a grace period.
+func (g *Gateway) later() {
+	if g.table.nexthops.Reclaimable() {
+		select {
+		case g.work <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// SegmentIndex is the number of a segment in the tables, 0 for one that is not configured.
+func (g *Gateway) SegmentIndex(name string) uint16 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.placed.segments[name]
+}
+
+// Run follows the underlay and tidies up behind grace periods until ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	tidied := make(chan error, 1)
+	go func() { tidied <- g.tidy(ctx) }()
+	err := g.underlay.run(ctx, g.refresh)
+	return errors.Join(err, <-tidied)
+}
+
+// tidy reclaims what deletions freed and settles displaced hosts. A short rest between rounds lets many changes share one
+// grace period.
+func (g *Gateway) tidy(ctx context.Context) error {
+	rest := time.NewTicker(50 * time.Millisecond)
+	defer rest.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.plane.Hosts().Work():
+			if err := g.plane.Hosts().Settle(); err != nil {
+				g.log.Warn("settle the host table", "error", err)
+			}
+		case <-g.work:
+			if err := g.reclaim(); err != nil {
+				g.log.Warn("reclaim next hops", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-rest.C:
+		}
+	}
+}
+
+// reclaim waits for a grace period without holding up changes.
+func (g *Gateway) reclaim() error {
+	g.mu.Lock()
+	resting := g.table.nexthops.Rest()
+	g.mu.Unlock()
+	if err := g.plane.Grace().Wait(); err != nil {
+		return err // what was to be freed is found again after a restart
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.table.free(resting)
+	g.later()
+	return nil
+}
+
+// refresh works out the way to every locator in use, and asks for neighbours that are missing or, to confirm, for all.
+func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r, err := newResolver(g.spec.Own, g.placed.underlay)
+	if err != nil {
+		return true, err
+	}
+	seen := map[netip.Addr]bool{}
+	hops := map[netip.Addr]hop{}
+	why := map[netip.Addr]error{}
+	look := func(variant uint16) netip.Addr {
+		a := g.table.locators.Key(variant).Address
+		if !seen[a] {
+			seen[a] = true
+			hops[a], why[a] = r.resolve(a)
+			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
+			if errors.Is(why[a], errUnresolved) || confirm && why[a] == nil {
+				err = errors.Join(err, ask(hops[a].link, hops[a].nextHop))
+			}
+			waiting = waiting || why[a] != nil
+		}
+		return a
+	}
+	for variant := range g.table.known {
+		look(variant)
+	}
+	for _, target := range g.table.nexthops.Variants() {
+		a := look(target.Variant)
+		if why[a] != nil {
+			g.table.nexthops.Unresolve(target.Tenant, target.Variant)
+			continue
+		}
+		err = errors.Join(err, g.resolve(target, hops[a]))
+	}
+	g.underlay.keep(seen)
+	g.later()
+	return waiting, err
+}
+
+func (g *Gateway) resolve(target maps.Target, h hop) error {
+	vni, ok := g.table.tenants.vni(target.Tenant)
+	if !ok {
+		g.table.nexthops.Unresolve(target.Tenant, target.Variant)
+		return nil
+	}
+	key := g.table.locators.Key(target.Variant)
+	a, err := template(h.path, tunnel{
+		VNI: vni, UDPPort: key.Port, Inner: key.RouterMAC, OwnMAC: g.spec.RouterMAC, UDPChecksum: true,
+		Locator: g.table.locators.Number(target.Variant), Encap: route.Encap(key.Encap),
+	})
+	if err == nil {
+		err = g.table.nexthops.Resolve(target.Tenant, target.Variant, a)
+	}
+	if err != nil {
+		return fmt.Errorf("locator %s: %w", key.Address, err)
+	}
+	return nil
+}
+
+func (g *Gateway) stateOf(a netip.Addr, variant uint16, h hop, why error) LocatorState {
+	s := LocatorState{Address: a, Up: why == nil, NextHop: h.nextHop, Number: g.table.locators.Number(variant)}
+	if why != nil {
+		s.Why = why.Error()
+		return s
+	}
+	s.Interface = g.placed.underlay[h.link].name
+	s.MTU = h.MTU - overhead(a)
+	return s
+}
+
+// overhead is what VXLAN adds to an IP packet, without the underlay's Ethernet.
+func overhead(locator netip.Addr) int {
+	ip := ipv6Len
+	if locator.Is4() {
+		ip = ipv4Len
+	}
+	return ip + udpLen + vxlanLen + ethernetLen
+}
+
+// Locators lists the locators in use and how they fare.
+func (g *Gateway) Locators() []LocatorState { return g.underlay.list() }
+
+// Close lets go of the tables. Forwarding goes on.
+func (g *Gateway) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.table.close()
+}
+
+// TableState is how full a table is.
+type TableState struct {
+	Name              string
+	Entries, Capacity uint64
+}
+
+// Tables lists the tables whose size matters.
+func (g *Gateway) Tables() []TableState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	hosts := g.plane.Hosts()
+	return []TableState{
+		{"hosts4", uint64(hosts.Len4()), uint64(hosts.Cap())},
+		{"hosts6", uint64(hosts.Len6()), uint64(hosts.Cap())},
+		{"nexthops", uint64(g.table.nexthops.Len()), uint64(maps.Nexthops)},
+		{"locators", uint64(g.table.locators.Len()), uint64(maps.Locators)},
+	}
+}

@@ -1,0 +1,382 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"roam/loader/route"
+	"roam/maps"
+)
+
+// table turns routes into entries of the data path: it is the only writer of host table, prefixes and next hops. The next
+// hop is there before the route that names it and goes after it; a route that changes is one store.
+//
+// Its user serialises the calls.
+type table struct {
+	log      *slog.Logger
+	hosts    *maps.Hosts
+	prefixes *maps.PrefixTable
+	nexthops *maps.NexthopTable
+	locators *maps.LocatorTable
+	ports    *maps.PortTable
+	tenants  tenants
+
+	own        map[netip.Addr]bool      // our tunnel ends
+	known      map[uint16]bool          // variants to keep although no route names them
+	routerMACs map[netip.Addr]route.MAC // as configured
+	reserved   map[entryKey]uint32      // the gateway's own addresses, which no route may take
+	stale      map[entryKey]struct{}
+}
+
+// entryKey is a route as the tables know it.
+type entryKey struct {
+	space  uint16
+	prefix netip.Prefix
+}
+
+// openTable adopts what the maps hold. Every adopted route is stale until a source names it again.
+func openTable(o *maps.Objects, hosts *maps.Hosts, log *slog.Logger) (*table, error) {
+	t := &table{
+		log: log, hosts: hosts, prefixes: maps.OpenPrefixes(o),
+		own: map[netip.Addr]bool{}, known: map[uint16]bool{},
+		reserved: map[entryKey]uint32{}, stale: map[entryKey]struct{}{},
+		tenants: tenants{hosts: hosts, spaces: map[uint32]uint16{}, ids: map[route.TenantID]uint16{}},
+	}
+	var err error
+	if t.nexthops, err = maps.OpenNexthops(o); err != nil {
+		return nil, err
+	}
+	if t.locators, err = maps.OpenLocators(o, hosts); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	if t.ports, err = maps.OpenPorts(o); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	if err := t.adopt(); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *table) close() error {
+	var err error
+	if t.nexthops != nil {
+		err = errors.Join(err, t.nexthops.Close())
+	}
+	if t.locators != nil {
+		err = errors.Join(err, t.locators.Close())
+	}
+	if t.ports != nil {
+		err = errors.Join(err, t.ports.Close())
+	}
+	return err
+}
+
+// adopt counts the references of what is there, and removes what names a next hop that is not.
+func (t *table) adopt() error {
+	var broken []entryKey
+	see := func(space uint16, prefix netip.Prefix, id uint32) bool {
+		key := entryKey{space, prefix}
+		if !t.nexthops.Hold(id) {
+			broken = append(broken, key)
+			return true
+		}
+		t.stale[key] = struct{}{}
+		return true
+	}
+	t.hosts.Each(func(space uint16, addr netip.Addr, value uint32) bool {
+		switch space {
+		case maps.SpaceVNI:
+			t.tenants.spaces[vniOf(addr)] = uint16(value)
+		case maps.SpaceLocator:
+			if value == maps.LocatorOwn {
+				t.own[addr] = true
+			}
+		default:
+			return see(space, netip.PrefixFrom(addr, addr.BitLen()), value)
+		}
+		return true
+	})
+	if err := t.prefixes.Each(see); err != nil {
+		return err
+	}
+	for _, key := range broken {
+		t.log.Warn("removing a pinned route whose next hop is gone", "prefix", key.prefix)
+		if err := t.remove(key); err != nil {
+			return err
+		}
+	}
+	t.nexthops.Sweep()
+	return nil
+}
+
+func (t *table) get(key entryKey) uint32 {
+	if key.prefix.IsSingleIP() {
+		id, _ := t.hosts.Get(key.space, key.prefix.Addr())
+		return id
+	}
+	return t.prefixes.Get(key.space, key.prefix)
+}
+
+func (t *table) write(key entryKey, id uint32) error {
+	if key.prefix.IsSingleIP() {
+		return t.hosts.Put(key.space, key.prefix.Addr(), id)
+	}
+	return t.prefixes.Put(key.space, key.prefix, id)
+}
+
+func (t *table) remove(key entryKey) error {
+	if key.prefix.IsSingleIP() {
+		t.hosts.Delete(key.space, key.prefix.Addr())
+		return nil
+	}
+	return t.prefixes.Delete(key.space, key.prefix)
+}
+
+// put points a route at a next hop of which the caller gives away one reference.
+func (t *table) put(key entryKey, id uint32) error {
+	delete(t.stale, key)
+	old := t.get(key)
+	if old == id {
+		t.nexthops.Release(id)
+		return nil
+	}
+	if err := t.write(key, id); err != nil {
+		t.nexthops.Release(id)
+		return err
+	}
+	t.nexthops.Release(old)
+	return nil
+}
+
+func (t *table) delete(key entryKey) error {
+	delete(t.stale, key)
+	old := t.get(key)
+	if old == 0 {
+		return nil
+	}
+	if err := t.remove(key); err != nil {
+		return err
+	}
+	t.nexthops.Release(old)
+	return nil
+}
+
+// apply makes one decision of the RIB true.
+func (t *table) apply(d route.Decision) error {
+	space, ok := t.tenants.ids[d.Tenant]
+	if !ok {
+		return fmt.Errorf("route %s: no tenant %d", d.Prefix, d.Tenant)
+	}
+	key := entryKey{space, d.Prefix}
+	if _, taken := t.reserved[key]; taken {
+		if !d.Gone {
+			t.log.Warn("route refused: the address is the gateway's own", "prefix", d.Prefix, "source", d.Source)
+		}
+		return nil
+	}
+	if d.Gone {
+		return t.delete(key)
+	}
+	id, err := t.nexthop(space, d)
+	if err != nil {
+		return fmt.Errorf("route %s: %w", d.Prefix, err)
+	}
+	if err := t.put(key, id); err != nil {
+		return fmt.Errorf("route %s: %w", d.Prefix, err)
+	}
+	return nil
+}
+
+// nexthop returns the id of what a decision says, with one reference.
+func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
+	switch {
+	case d.Reject:
+		return maps.IDBlackhole, nil
+	case d.Local != nil:
+		return t.local(space, d)
+	case d.Via == nil:
+		return 0, errors.New("it leads nowhere")
+	}
+	best := bestOf(d.Via.Locators)
+	for _, l := range best {
+		if t.own[l.Address] {
+			return maps.IDKernel, nil // it leads to us: the host is here
+		}
+	}
+	var flags uint8
+	if d.Held && d.Host() {
+		flags = maps.FlagHeld
+	}
+	switch len(best) {
+	case 0:
+		return maps.IDBlackhole, nil
+	case 1:
+		variant, err := t.variant(best[0])
+		if err != nil {
+			return 0, err
+		}
+		return t.nexthops.Acquire(maps.Target{Kind: maps.KindAdjacency, Flags: flags, Tenant: space, Variant: variant})
+	}
+	members, err := t.members(best)
+	if err != nil {
+		return 0, err
+	}
+	return t.nexthops.Acquire(maps.Target{Kind: maps.KindSet, Flags: flags, Tenant: space, Members: members})
+}
+
+// local is a delivery where the host's MAC and port are known; else the kernel resolves it, or routes it.
+func (t *table) local(space uint16, d route.Decision) (uint32, error) {
+	if d.Local.Link == 0 || d.MAC.IsZero() || !d.Host() {
+		return maps.IDKernel, nil
+	}
+	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN)
+	if !ok {
+		return maps.IDKernel, nil
+	}
+	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Tenant: space, Port: slot, MAC: d.MAC})
+}
+
+// variant is the entry of a locator. Where the route does not say to which MAC the inner frame goes, the configuration may, and
+// else it is derived from the address, as the far end derives its own.
+func (t *table) variant(l route.Locator) (uint16, error) {
+	mac := l.RouterMAC
+	if mac.IsZero() {
+		mac = t.routerMACs[l.Address]
+	}
+	if mac.IsZero() {
+		mac = route.RouterMAC(l.Address)
+	}
+	return t.locators.Intern(maps.LocatorKey{Address: l.Address, Encap: uint8(l.Encap), Port: l.Port, RouterMAC: mac})
+}
+
+// bestOf returns the locators of the lowest usable priority.
+func bestOf(locators []route.Locator) []route.Locator {
+	best := uint8(route.Unusable)
+	for _, l := range locators {
+		best = min(best, l.Priority)
+	}
+	if best == route.Unusable {
+		return nil
+	}
+	var out []route.Locator
+	for _, l := range locators {
+		if l.Priority == best {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// reserve sets the gateway's own addresses to exactly these.
+func (t *table) reserve(want map[entryKey]uint32) error {
+	for key := range t.reserved {
+		if _, keep := want[key]; !keep {
+			delete(t.reserved, key)
+			if err := t.delete(key); err != nil {
+				return err
+			}
+		}
+	}
+	for key, id := range want {
+		if err := t.put(key, id); err != nil {
+			return fmt.Errorf("enter own address %s: %w", key.prefix.Addr(), err)
+		}
+		t.reserved[key] = id
+	}
+	return nil
+}
+
+// setOwn makes exactly these addresses our tunnel ends.
+func (t *table) setOwn(own []netip.Addr) error {
+	want := map[netip.Addr]bool{}
+	for _, a := range own {
+		want[a] = true
+		if err := t.hosts.Put(maps.SpaceLocator, a, maps.LocatorOwn); err != nil {
+			return fmt.Errorf("enter own locator %s: %w", a, err)
+		}
+	}
+	for a := range t.own {
+		if !want[a] {
+			t.hosts.Delete(maps.SpaceLocator, a)
+		}
+	}
+	t.own = want
+	return nil
+}
+
+// setKnown keeps these tunnel ends known whatever routes say.
+func (t *table) setKnown(locators []route.Locator) error {
+	t.known = map[uint16]bool{}
+	t.routerMACs = map[netip.Addr]route.MAC{}
+	for _, l := range locators {
+		if t.own[l.Address] {
+			continue
+		}
+		t.routerMACs[l.Address] = l.RouterMAC
+		n, err := t.variant(l)
+		if err != nil {
+			return err
+		}
+		t.known[n] = true
+	}
+	return nil
+}
+
+// dropStale removes the adopted routes that no source named again.
+func (t *table) dropStale() (dropped int, err error) {
+	for key := range t.stale {
+		if _, taken := t.reserved[key]; taken {
+			continue
+		}
+		if e := t.delete(key); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		dropped++
+	}
+	t.stale = map[entryKey]struct{}{}
+	return dropped, err
+}
+
+// dropSpaces removes whatever is left of tenants that are gone.
+func (t *table) dropSpaces(gone []uint16) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	dead := map[uint16]bool{}
+	for _, s := range gone {
+		dead[s] = true
+	}
+	var keys []entryKey
+	collect := func(space uint16, prefix netip.Prefix, _ uint32) bool {
+		if dead[space] {
+			keys = append(keys, entryKey{space, prefix})
+		}
+		return true
+	}
+	t.hosts.Each(func(space uint16, addr netip.Addr, v uint32) bool {
+		return collect(space, netip.PrefixFrom(addr, addr.BitLen()), v)
+	})
+	if err := t.prefixes.Each(collect); err != nil {
+		return err
+	}
+	var err error
+	for _, key := range keys {
+		delete(t.reserved, key)
+		err = errors.Join(err, t.delete(key))
+	}
+	return err
+}
+
+// free makes what has rested for a grace period usable again, and forgets the locators that went with it.
+func (t *table) free(r maps.Resting) {
+	t.nexthops.Free(r)
+	used := map[uint16]bool{}
+	for _, target := range t.nexthops.Variants() {
+		used[target.Variant] = true
+	}
+	t.locators.Sweep(func(n uint16) bool { return used[n] || t.known[n] })
+}
