@@ -1,0 +1,249 @@
+// Package apitest is a daemon without a data path: a Backend in memory for tests of the control socket and of the
+// command.
+package apitest
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"roam/loader/api"
+	"roam/loader/route"
+)
+
+// Daemon implements every part of an api.Backend. It knows the tenants default and blue, and the sites dc1, which
+// is its own, dc2 and dc3. Its fields may be set before it is used.
+type Daemon struct {
+	mu     sync.Mutex
+	Claims []api.Claim // sorted by key; of one key the best first
+
+	Checks    api.List[api.Check]
+	Failure   error // of every method, where set
+	Explained api.ExplainRequest
+}
+
+// Backend returns the daemon as the server wants it.
+func (d *Daemon) Backend() api.Backend {
+	return api.Backend{Observer: d, Routes: d, Injector: d, Operator: d, Names: d}
+}
+
+// Locator is a locator with the defaults.
+func Locator(address string) route.Locator {
+	return route.Locator{Address: netip.MustParseAddr(address), Priority: route.DefaultPriority, Weight: route.DefaultWeight}
+}
+
+// Know adds a claim of another source than the control socket.
+func (d *Daemon) Know(source string, c route.Claim) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.put(source, c)
+}
+
+// Injected returns how many claims came through the socket.
+func (d *Daemon) Injected() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for i := range d.Claims {
+		if d.Claims[i].Source == api.SourceName {
+			n++
+		}
+	}
+	return n
+}
+
+func compare(a, b route.Key) int {
+	return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), a.Prefix.Compare(b.Prefix))
+}
+
+// find returns where the claims of a key are.
+func (d *Daemon) find(key route.Key) (from, to int) {
+	from, _ = slices.BinarySearchFunc(d.Claims, key, func(c api.Claim, k route.Key) int { return compare(c.Key, k) })
+	for to = from; to < len(d.Claims) && d.Claims[to].Key == key; to++ {
+	}
+	return from, to
+}
+
+// put holds a claim; what came through the socket wins.
+func (d *Daemon) put(source string, c route.Claim) {
+	d.remove(source, c.Key)
+	from, to := d.find(c.Key)
+	at := to
+	if source == api.SourceName {
+		at = from
+	}
+	d.Claims = slices.Insert(d.Claims, at, api.Claim{Claim: c, Source: source, Age: time.Minute})
+	d.rank(c.Key)
+}
+
+func (d *Daemon) remove(source string, key route.Key) bool {
+	from, to := d.find(key)
+	for i := from; i < to; i++ {
+		if d.Claims[i].Source == source {
+			d.Claims = slices.Delete(d.Claims, i, i+1)
+			d.rank(key)
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Daemon) rank(key route.Key) {
+	from, to := d.find(key)
+	for i := from; i < to; i++ {
+		source := d.Claims[i].Source
+		d.Claims[i].Best, d.Claims[i].Why = i == from, nil
+		if i == from {
+			d.Claims[i].Why = func() string { return source + " wins" }
+		}
+	}
+}
+
+// Status implements api.Observer.
+func (d *Daemon) Status(context.Context) (api.Status, error) {
+	return api.Status{
+		Version: "test", Site: "dc1", PID: 7, UptimeSeconds: 3700,
+		Ports: api.List[api.Port]{
+			{Interface: "lan0", Roles: []string{"access"}, Mode: "native", MTU: 1500},
+			{Interface: "wan0", Roles: []string{"underlay"}, MTU: 2000, Error: "no such interface"},
+		},
+		Tables:   api.List[api.Table]{{Name: "hosts4", Entries: 512, Capacity: 1024}},
+		Sources:  api.List[api.Source]{{Name: "api", Up: true, Synced: true, Routes: 1, Changes: 2}},
+		Tenants:  api.List[api.Tenant]{{Name: "default", ID: 1, VNI: 7001, Segments: []string{"web"}}, {Name: "blue", ID: 2, VNI: 7002}},
+		Warnings: api.List[string]{"hooks.host_change: not acted on yet"},
+	}, d.Failure
+}
+
+// Sites implements api.Observer.
+func (d *Daemon) Sites(context.Context) (api.List[api.Site], error) {
+	return api.List[api.Site]{
+		{Name: "dc1", Own: true, Hosts: 1, Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.1"), Encap: "vxlan", Priority: 1, Weight: 100, State: "own"}}},
+		{Name: "dc2", Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "up", MTU: 1950, Packets: 10, Bytes: 1000}}},
+	}, d.Failure
+}
+
+// Counters implements api.Observer.
+func (d *Daemon) Counters(context.Context) (api.Counters, error) {
+	return api.Counters{
+		Reasons: api.List[api.ReasonCount]{
+			{Port: "lan0", Reason: "fwd_encap", Verdict: "forwarded", Packets: 10, Bytes: 1000},
+			{Port: "lan0", Reason: "drop_ttl", Verdict: "dropped"},
+		},
+		Locators: api.List[api.LocatorCount]{{Locator: "192.0.2.2", Packets: 10, Bytes: 1000}},
+	}, d.Failure
+}
+
+// Lookup implements api.Routes.
+func (d *Daemon) Lookup(_ context.Context, tenant route.TenantID, address netip.Addr) ([]api.Claim, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []api.Claim
+	for bits := address.BitLen(); bits >= 0; bits-- {
+		p, err := address.Prefix(bits)
+		if err != nil {
+			return nil, err
+		}
+		from, to := d.find(route.Key{Tenant: tenant, Prefix: p})
+		out = append(out, d.Claims[from:to]...)
+	}
+	return out, d.Failure
+}
+
+// Walk implements api.Routes.
+func (d *Daemon) Walk(_ context.Context, filter api.Filter, f func(*api.Claim) error) error {
+	d.mu.Lock()
+	claims := slices.Clone(d.Claims)
+	d.mu.Unlock()
+	for i := range claims {
+		c := &claims[i]
+		within := !filter.Within.IsValid() || filter.Within.Bits() <= c.Prefix.Bits() && filter.Within.Contains(c.Prefix.Addr())
+		if filter.Tenant != 0 && filter.Tenant != c.Tenant || filter.Source != "" && filter.Source != c.Source ||
+			filter.Hosts && !c.Host() || filter.Best && !c.Best || !within {
+			continue
+		}
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	return d.Failure
+}
+
+// Inject implements api.Injector.
+func (d *Daemon) Inject(_ context.Context, changes []route.Change) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Failure != nil {
+		return d.Failure
+	}
+	if len(changes) > 1000 && len(d.Claims) == 0 { // an import into nothing: sort once
+		for i := range changes {
+			d.Claims = append(d.Claims, api.Claim{Claim: changes[i].Claim, Source: api.SourceName, Best: true})
+		}
+		slices.SortFunc(d.Claims, func(a, b api.Claim) int { return compare(a.Key, b.Key) })
+		return nil
+	}
+	for i := range changes {
+		switch {
+		case !changes[i].Withdraw:
+			d.put(api.SourceName, changes[i].Claim)
+		case !d.remove(api.SourceName, changes[i].Key):
+			return &api.Error{Message: changes[i].Prefix.String() + " was not injected", Hint: "roamctl route get shows who says so", Status: 404}
+		}
+	}
+	return nil
+}
+
+// Flush implements api.Injector.
+func (d *Daemon) Flush(context.Context) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := len(d.Claims)
+	d.Claims = slices.DeleteFunc(d.Claims, func(c api.Claim) bool { return c.Source == api.SourceName })
+	return before - len(d.Claims), d.Failure
+}
+
+// Explain implements api.Operator.
+func (d *Daemon) Explain(_ context.Context, request api.ExplainRequest) (api.Explanation, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.Explained = request
+	return api.Explanation{
+		Verdict: "forwarded", Reason: "fwd_encap", Text: "into the tunnel to 192.0.2.2",
+		Steps:  api.List[api.ExplainStep]{{Step: "lookup", Found: "10.1.0.7/32 via 192.0.2.2", Why: "api wins"}},
+		Input:  api.List[string]{"Ethernet", "IPv4"},
+		Output: []string{"Ethernet", "IPv4", "UDP 4789", "VXLAN 7001"}, Egress: "wan0",
+	}, d.Failure
+}
+
+// Doctor implements api.Operator.
+func (d *Daemon) Doctor(context.Context) (api.List[api.Check], error) { return d.Checks, d.Failure }
+
+// Reload implements api.Operator.
+func (d *Daemon) Reload(context.Context) (api.Reloaded, error) {
+	return api.Reloaded{Changes: api.List[string]{"site dc3 added"}}, d.Failure
+}
+
+// TenantID implements api.Names.
+func (d *Daemon) TenantID(name string) (route.TenantID, bool) {
+	id, ok := map[string]route.TenantID{"": 1, "default": 1, "blue": 2}[name]
+	return id, ok
+}
+
+// TenantName implements api.Names.
+func (d *Daemon) TenantName(id route.TenantID) string { return []string{"", "default", "blue"}[id] }
+
+// SiteLocators implements api.Names.
+func (d *Daemon) SiteLocators(name string) (locators []route.Locator, own, ok bool) {
+	switch name {
+	case "dc1":
+		return nil, true, true
+	case "dc2":
+		return []route.Locator{Locator("192.0.2.2"), Locator("2001:db8:ff::2")}, false, true
+	case "dc3":
+		return []route.Locator{Locator("192.0.2.3")}, false, true
+	}
+	return nil, false, false
+}

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"roam/loader/api"
+	"roam/loader/config"
+	"roam/loader/datapath"
+	"roam/loader/metrics"
+	"roam/loader/rib"
+	"roam/loader/route"
+	"roam/maps"
+)
+
+// backend answers the control socket from the parts of the daemon.
+func (d *daemon) backend() api.Backend {
+	return api.Backend{Observer: observer{d}, Routes: routes{d}, Injector: d.inject, Operator: operator{d}, Names: names{d}}
+}
+
+// names implements api.Names over the configuration in force.
+type names struct{ d *daemon }
+
+func (n names) TenantID(name string) (route.TenantID, bool) {
+	if t, ok := n.d.config.Load().TenantNamed(name); ok {
+		return t.ID, true
+	}
+	return 0, false
+}
+
+func (n names) TenantName(id route.TenantID) string {
+	if t, ok := n.d.config.Load().TenantNumbered(id); ok {
+		return t.Name
+	}
+	return fmt.Sprint(id)
+}
+
+func (n names) SiteLocators(name string) (locators []route.Locator, own, ok bool) {
+	c := n.d.config.Load()
+	if name == c.Site {
+		return nil, true, true
+	}
+	if s, ok := c.SiteNamed(name); ok {
+		return s.Locators, false, true
+	}
+	return nil, false, false
+}
+
+// held implements the API source's view of what it has injected.
+type held struct{ d *daemon }
+
+func (h held) Has(ctx context.Context, key route.Key) (bool, error) {
+	entries, err := h.d.rib.Get(ctx, key.Tenant, key.Prefix.Addr())
+	for _, e := range entries {
+		if e.Key == key && slices.ContainsFunc(e.Claims, func(c rib.Claim) bool { return c.Source == api.SourceName }) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+func (h held) Each(ctx context.Context, f func(*route.Claim) error) error {
+	return h.d.rib.Walk(ctx, rib.Filter{Source: api.SourceName}, func(e rib.Entry) error {
+		for i := range e.Claims {
+			if e.Claims[i].Source == api.SourceName {
+				return f(&e.Claims[i].Claim)
+			}
+		}
+		return nil
+	})
+}
+
+// routes implements api.Routes over the RIB.
+type routes struct{ d *daemon }
+
+func (r routes) Lookup(ctx context.Context, tenant route.TenantID, address netip.Addr) ([]api.Claim, error) {
+	entries, err := r.d.rib.Get(ctx, tenant, address)
+	var out []api.Claim
+	for _, e := range entries {
+		for i := range e.Claims {
+			out = append(out, claimOf(&e, i))
+		}
+	}
+	return out, err
+}
+
+func (r routes) Walk(ctx context.Context, filter api.Filter, f func(*api.Claim) error) error {
+	within := rib.Filter{Tenant: filter.Tenant, Source: filter.Source, Within: filter.Within, Hosts: filter.Hosts}
+	return r.d.rib.Walk(ctx, within, func(e rib.Entry) error {
+		for i := range e.Claims {
+			c := claimOf(&e, i)
+			if filter.Best && !c.Best || filter.Source != "" && c.Source != filter.Source {
+				continue
+			}
+			if err := f(&c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func claimOf(e *rib.Entry, i int) api.Claim {
+	c := api.Claim{Claim: e.Claims[i].Claim, Source: e.Claims[i].Source, Age: e.Claims[i].Age, Best: i == 0}
+	if i == 0 {
+		c.Why = e.Why
+	}
+	return c
+}
+
+// observer implements api.Observer.
+type observer struct{ d *daemon }
+
+func (o observer) Status(ctx context.Context) (api.Status, error) {
+	d := o.d
+	c := d.config.Load()
+	s := api.Status{
+		Version: version, Site: c.Site, PID: os.Getpid(), UptimeSeconds: time.Since(d.started).Seconds(),
+		Ports: d.ports(), Tables: d.tables(), Warnings: append([]string{}, c.Warnings...),
+	}
+	sources, err := d.sources(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Sources = sources
+	for _, t := range c.Tenants {
+		tenant := api.Tenant{Name: t.Name, ID: uint16(t.ID), VNI: t.VNI, Segments: []string{}}
+		for _, seg := range t.Segments {
+			tenant.Segments = append(tenant.Segments, seg.Name)
+		}
+		s.Tenants = append(s.Tenants, tenant)
+	}
+	for name, err := range d.failed.all() {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %v", name, err))
+	}
+	for _, f := range d.gateway.Doctor() {
+		if f.Level == datapath.LevelError {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s: %s", f.Port, f.What, f.Fix))
+		}
+	}
+	for _, l := range d.gateway.Locators() {
+		if !l.Up {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("locator %s: %s", l.Address, l.Why))
+		}
+	}
+	slices.Sort(s.Warnings)
+	return s, nil
+}
+
+func (d *daemon) ports() []api.Port {
+	var list []api.Port
+	for _, p := range d.gateway.Ports() {
+		port := api.Port{Interface: p.Name, VLAN: p.VLAN, Roles: p.Roles, Mode: string(p.Mode), MTU: p.MTU}
+		if p.Err != nil {
+			port.Error = p.Err.Error()
+		}
+		list = append(list, port)
+	}
+	return list
+}
+
+func (d *daemon) tables() []api.Table {
+	var list []api.Table
+	for _, t := range d.gateway.Tables() {
+		list = append(list, api.Table{Name: t.Name, Entries: t.Entries, Capacity: t.Capacity})
+	}
+	return list
+}
+
+func (d *daemon) sources(ctx context.Context) ([]api.Source, error) {
+	status, err := d.rib.Sources(ctx)
+	failed := d.failed.all()
+	var list []api.Source
+	for _, s := range status {
+		src := api.Source{Name: s.Name, Up: true, Synced: s.Synced, Routes: uint64(s.Claims), Changes: s.Changes}
+		problem := failed[s.Name]
+		if problem == nil && s.Name == d.file.Name() {
+			problem = d.file.Err()
+		}
+		if problem != nil {
+			src.Up, src.Error = false, problem.Error()
+		}
+		list = append(list, src)
+	}
+	return list, err
+}
+
+func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
+	d := o.d
+	c := d.config.Load()
+	states, counts, err := d.locators()
+	if err != nil {
+		return nil, err
+	}
+	_, hosts, err := d.rib.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := api.Site{Name: c.Site, Own: true}
+	for _, h := range hosts {
+		own.Hosts += uint64(h.Here)
+	}
+	for _, l := range c.Underlay.Locators {
+		own.Locators = append(own.Locators, api.SiteLocator{
+			Address: l.Address, Encap: route.VXLAN.String(), RouterMAC: c.Underlay.RouterMAC.String(), State: "own",
+			Priority: route.DefaultPriority, Weight: route.DefaultWeight,
+		})
+	}
+	list := api.List[api.Site]{own}
+	for _, s := range c.Sites {
+		site := api.Site{Name: s.Name}
+		for _, l := range s.Locators {
+			sl := api.SiteLocator{
+				Address: l.Address, Encap: l.Encap.String(), Priority: l.Priority, Weight: l.Weight, RouterMAC: l.RouterMAC.String(),
+			}
+			if st, ok := states[l.Address]; ok {
+				sl.State, sl.MTU = stateName(st), st.MTU
+				sl.Packets, sl.Bytes = counts[st.Number].Packets, counts[st.Number].Bytes
+			}
+			site.Locators = append(site.Locators, sl)
+		}
+		if site.Hosts, err = d.hostsAt(ctx, s); err != nil {
+			return nil, err
+		}
+		list = append(list, site)
+	}
+	return list, nil
+}
+
+// hostsAt counts the hosts whose winning claim leads to a site.
+func (d *daemon) hostsAt(ctx context.Context, s config.Site) (n uint64, err error) {
+	at := map[netip.Addr]bool{}
+	for _, l := range s.Locators {
+		at[l.Address] = true
+	}
+	err = d.rib.Walk(ctx, rib.Filter{Hosts: true}, func(e rib.Entry) error {
+		if e.Via != nil && slices.ContainsFunc(e.Via.Locators, func(l route.Locator) bool { return at[l.Address] }) {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+func stateName(s datapath.LocatorState) string {
+	if s.Up {
+		return "up"
+	}
+	return "unresolved"
+}
+
+func (d *daemon) locators() (map[netip.Addr]datapath.LocatorState, []maps.Counter, error) {
+	states := map[netip.Addr]datapath.LocatorState{}
+	for _, s := range d.gateway.Locators() {
+		states[s.Address] = s
+	}
+	counts, err := maps.ReadLocatorCounters(d.plane.Objects().LocatorCounters)
+	return states, counts, err
+}
+
+func (o observer) Counters(context.Context) (api.Counters, error) {
+	out := api.Counters{Reasons: []api.ReasonCount{}, Locators: []api.LocatorCount{}}
+	snapshot, err := o.d.packets()
+	if err != nil {
+		return out, err
+	}
+	for _, p := range snapshot {
+		out.Reasons = append(out.Reasons, api.ReasonCount{
+			Port: p.Port, Reason: p.Reason, Verdict: string(maps.VerdictOf(p.Reason)), Packets: p.Packets, Bytes: p.Bytes,
+		})
+	}
+	states, counts, err := o.d.locators()
+	for a, s := range states {
+		c := counts[s.Number]
+		out.Locators = append(out.Locators, api.LocatorCount{Locator: a.String(), Packets: c.Packets, Bytes: c.Bytes})
+	}
+	slices.SortFunc(out.Locators, func(a, b api.LocatorCount) int { return compareStrings(a.Locator, b.Locator) })
+	return out, err
+}
+
+// packets reads the counters by port name and reason.
+func (d *daemon) packets() ([]metrics.Packets, error) {
+	counts, err := maps.ReadCounters(d.plane.Objects().Counters)
+	if err != nil {
+		return nil, err
+	}
+	names := d.gateway.SlotNames()
+	var list []metrics.Packets
+	for _, c := range counts {
+		name, ok := names[c.Slot]
+		if !ok {
+			name = "none" // frames of interfaces and VLANs that are no port, or are none any more
+		}
+		list = append(list, metrics.Packets{Port: name, Reason: maps.ReasonName(c.Reason), Packets: c.Packets, Bytes: c.Bytes})
+	}
+	return mergePackets(list), nil
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"roam/loader/api"
+	"roam/loader/config"
+	"roam/loader/datapath"
+	"roam/loader/route"
+	"roam/maps"
+)
+
+// operator implements api.Operator.
+type operator struct{ d *daemon }
+
+// Explain runs the real program on a packet and tells what it found on its way.
+func (o operator) Explain(ctx context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	c := o.d.config.Load()
+	tenant, ok := c.TenantNamed(r.Tenant)
+	if !ok {
+		return api.Explanation{}, &api.Error{Message: fmt.Sprintf("no tenant %q", r.Tenant), Hint: "roamctl status lists the tenants", Status: 404}
+	}
+	at, frame, err := o.packet(c, tenant, r)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	e, err := o.d.gateway.Explain(frame, at)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	out := api.Explanation{
+		Verdict: string(e.Verdict), Reason: e.Reason, Text: sentence(e), Input: decode(frame), Egress: e.Egress.String(),
+	}
+	if e.Verdict != maps.Dropped {
+		out.Output, out.Frame = decode(e.Frame), e.Frame
+	}
+	_, dst, _ := addressesOf(frame)
+	out.Steps = o.steps(ctx, tenant.ID, dst, e)
+	return out, nil
+}
+
+// packet builds the frame to explain, or takes the one that was handed in, and finds the port where it arrives.
+func (o operator) packet(c *config.Config, t *config.Tenant, r api.ExplainRequest) (datapath.PortRef, []byte, error) {
+	at := datapath.PortRef{Name: r.Interface, VLAN: r.VLAN}
+	if len(r.Packet) > 0 {
+		if at.Name == "" {
+			src, _, _ := addressesOf(r.Packet)
+			at = arrivalPort(c, t, src)
+		}
+		return at, r.Packet, nil
+	}
+	if !r.Source.IsValid() || !r.Destination.IsValid() || r.Source.Is4() != r.Destination.Is4() {
+		return at, nil, &api.Error{Message: "source and destination must be two addresses of one family", Status: 400}
+	}
+	if at.Name == "" {
+		at = arrivalPort(c, t, r.Source)
+	}
+	proto, err := protocolOf(r.Protocol, r.Source.Is6())
+	if err != nil {
+		return at, nil, err
+	}
+	q := question{
+		src: r.Source, dst: r.Destination, proto: proto, port: r.Port, ttl: 64, vlan: at.VLAN, payload: 56,
+		srcMAC: route.MAC{2, 0, 0, 0, 0, 0xfe}, dstMAC: o.d.gateway.MACAt(at),
+	}
+	frame, err := q.frame()
+	return at, frame, err
+}
+
+// arrivalPort is where a packet from an address comes in: its segment's access port, or else an uplink.
+func arrivalPort(c *config.Config, t *config.Tenant, src netip.Addr) datapath.PortRef {
+	if s, ok := segmentOf(c, t.ID, src); ok {
+		return accessRef(s)
+	}
+	if len(t.Uplinks) > 0 {
+		return datapath.PortRef{Name: t.Uplinks[0].Interface, VLAN: t.Uplinks[0].VLAN}
+	}
+	if len(t.Segments) > 0 {
+		return accessRef(t.Segments[0])
+	}
+	return datapath.PortRef{}
+}
+
+// steps tells the walk in the order in which the program went it.
+func (o operator) steps(ctx context.Context, tenant route.TenantID, dst netip.Addr, e datapath.Explained) []api.ExplainStep {
+	list := []api.ExplainStep{{Step: "port", Found: "arrived at " + e.Ingress.String()}}
+	add := func(step, found, why string) {
+		list = append(list, api.ExplainStep{Step: step, Found: found, Why: why})
+	}
+	if e.Report.Decapsulated != 0 {
+		add("decap", "came through the tunnel from "+e.From.String(), "")
+	}
+	if e.Report.Tenant != 0 {
+		add("tenant", names(o).TenantName(tenant), "")
+	}
+	switch e.Report.Routed {
+	case 1:
+		add("lookup", fmt.Sprintf("%s is in the host table: %s", dst, kindName(e)), o.winner(ctx, tenant, dst))
+	case 2:
+		add("lookup", fmt.Sprintf("%s is covered by a prefix: %s", dst, kindName(e)), o.winner(ctx, tenant, dst))
+	default:
+		if e.Report.IpLen != 0 && dst.IsValid() {
+			add("lookup", fmt.Sprintf("%s: not looked up, or neither host nor prefix", dst), "")
+		}
+	}
+	if e.Locator.IsValid() {
+		why := ""
+		for _, s := range o.d.gateway.Locators() {
+			if s.Address == e.Locator && !s.Up {
+				why = s.Why
+			} else if s.Address == e.Locator {
+				why = fmt.Sprintf("next hop %s on %s", s.NextHop, s.Interface)
+			}
+		}
+		add("adjacency", "tunnel to "+e.Locator.String(), why)
+	}
+	if e.Report.Mtu != 0 {
+		add("mtu", fmt.Sprintf("packet of %d bytes, the way out carries %d", e.Report.IpLen, e.Report.Mtu), "")
+	}
+	add("verdict", fmt.Sprintf("%s (%s, %s)", e.Verdict, e.Reason, e.Action), sentence(e))
+	return list
+}
+
+// winner says why the RIB chose what the table holds.
+func (o operator) winner(ctx context.Context, tenant route.TenantID, dst netip.Addr) string {
+	entries, err := o.d.rib.Get(ctx, tenant, dst)
+	if err != nil || len(entries) == 0 {
+		return ""
+	}
+	return entries[0].Why()
+}
+
+func kindName(e datapath.Explained) string {
+	held := ""
+	if e.Held {
+		held = ", held after a move"
+	}
+	switch e.Kind {
+	case maps.KindGateway:
+		return "a shared gateway address"
+	case maps.KindOwn:
+		return "an address of this gateway"
+	case maps.KindKernel:
+		return "here, left to the kernel"
+	case maps.KindBlackhole:
+		return "to be dropped"
+	case maps.KindUnresolved:
+		return "elsewhere, its locator not resolved" + held
+	case maps.KindAdjacency:
+		return "elsewhere, one locator" + held
+	case maps.KindSet:
+		return fmt.Sprintf("elsewhere, several locators, flow hash %#08x%s", e.Report.Flow, held)
+	case maps.KindLocal:
+		return "here, on a segment of this gateway"
+	}
+	return "nothing"
+}
+
+// Doctor lists what an operator should know.
+func (o operator) Doctor(context.Context) (api.List[api.Check], error) {
+	checks := api.List[api.Check]{}
+	for _, f := range o.d.gateway.Doctor() {
+		check := api.Check{Name: "port", Subject: f.Port, Level: api.LevelWarn, Found: f.What, Advice: f.Fix}
+		if f.Port == "" {
+			check.Name, check.Subject = "kernel", "machine"
+		}
+		switch f.Level {
+		case datapath.LevelError:
+			check.Level = api.LevelFail
+		case datapath.LevelInfo:
+			check.Level = api.LevelOK
+		}
+		checks = append(checks, check)
+	}
+	for _, l := range o.d.gateway.Locators() {
+		check := api.Check{Name: "locator", Subject: l.Address.String(), Level: api.LevelOK}
+		if l.Up {
+			check.Found = fmt.Sprintf("next hop %s on %s, carries inner packets of %d bytes", l.NextHop, l.Interface, l.MTU)
+		} else {
+			check.Level, check.Found = api.LevelFail, l.Why
+			check.Advice = "check the underlay: ip route get " + l.Address.String()
+		}
+		checks = append(checks, check)
+	}
+	return append(checks, o.d.ownLocatorChecks()...), nil
+}
+
+// Reload applies the configuration anew.
+func (o operator) Reload(ctx context.Context) (api.Reloaded, error) {
+	ask := reload{make(chan reloaded, 1)}
+	select {
+	case o.d.reloads <- ask:
+	case <-ctx.Done():
+		return api.Reloaded{}, ctx.Err()
+	}
+	r := <-ask.answer
+	if r.err != nil {
+		return api.Reloaded{}, &api.Error{
+			Message: r.err.Error(), Hint: "nothing was changed; correct the file and reload again", Status: 400,
+		}
+	}
+	return api.Reloaded{Changes: append([]string{}, r.changes...), Warnings: append([]string{}, r.warnings...)}, nil
+}

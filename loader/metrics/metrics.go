@@ -1,0 +1,178 @@
+// Package metrics shows the daemon and its data path to Prometheus. Everything is read at scrape time from one
+// Snapshot; nothing is kept between scrapes. Labels are bounded by what is configured: ports, reasons, locators,
+// tenants, sources; never a host's address.
+package metrics
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Snapshot is everything that is shown, at one moment.
+type Snapshot struct {
+	Packets  []Packets
+	Locators []Locator
+	Routes   []Routes
+	Hosts    []Hosts
+	Moves    []Moves
+	Tables   []Table
+	Sources  []Source
+	Ports    []Port
+}
+
+// Packets is what one port did with packets for one reason. Bytes are of frames as they arrived.
+type Packets struct {
+	Port, Reason   string
+	Packets, Bytes uint64
+}
+
+// Locator is what was sent to a tunnel end, and whether it can be reached.
+type Locator struct {
+	Address        string
+	Packets, Bytes uint64
+	Up             bool
+}
+
+// Routes counts what a source says of a tenant.
+type Routes struct {
+	Tenant, Source string
+	Count          uint64
+}
+
+// Hosts counts the hosts of a tenant by where they live: "here", "elsewhere", "held".
+type Hosts struct {
+	Tenant, State string
+	Count         uint64
+}
+
+// Moves counts hosts that changed their home since the daemon started.
+type Moves struct {
+	Tenant string
+	Count  uint64
+}
+
+// Table is how full a table of the data path is.
+type Table struct {
+	Name              string
+	Entries, Capacity uint64
+}
+
+// Source is how an origin of routes fares.
+type Source struct {
+	Name    string
+	Up      bool
+	Changes uint64
+}
+
+// Port is how the program is attached: mode is "native", "generic" or "none".
+type Port struct{ Name, Mode, Driver string }
+
+// Reader takes snapshots. Safe for concurrent use.
+type Reader interface {
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// Timeout bounds how long a scrape may wait for the daemon.
+const Timeout = 5 * time.Second
+
+// Collector is a prometheus.Collector over a Reader.
+type Collector struct {
+	reader Reader
+	log    *slog.Logger
+	build  prometheus.Metric
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("roam_"+name, help, labels, nil)
+}
+
+var (
+	packets        = desc("packets_total", "Packets by ingress port and reason; the prefix of a reason is its verdict.", "port", "reason")
+	byteCount      = desc("bytes_total", "Bytes of frames as they arrived, by ingress port and reason.", "port", "reason")
+	locatorPackets = desc("locator_packets_total", "Packets sent into the tunnel to a locator.", "locator")
+	locatorBytes   = desc("locator_bytes_total", "Bytes of frames, as they arrived, sent into the tunnel to a locator.", "locator")
+	locatorUp      = desc("locator_up", "Whether the underlay knows the way to a locator (1) or not (0).", "locator")
+	routes         = desc("routes", "Routes a source claims, by tenant.", "tenant", "source")
+	hosts          = desc("hosts", "Hosts by tenant and where they live: here, elsewhere, or held after a move.", "tenant", "state")
+	moves          = desc("host_moves_total", "Hosts that changed their home.", "tenant")
+	entries        = desc("table_entries", "Entries of a data-path table.", "table")
+	capacity       = desc("table_capacity", "Entries a data-path table holds before it grows or is full.", "table")
+	sourceUp       = desc("source_up", "Whether a source of routes is reporting (1) or not (0).", "source")
+	sourceChanges  = desc("source_changes_total", "Changes a source of routes has reported.", "source")
+	portInfo       = desc("port_info", "How the program is attached to a port; always 1.", "port", "mode", "driver")
+	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
+	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
+)
+
+// New returns a collector; version and kernel become labels of roam_build_info.
+func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
+	return &Collector{reader, log, prometheus.MustNewConstMetric(
+		buildInfo, prometheus.GaugeValue, 1, version, runtime.Version(), kernel,
+	)}
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		packets, byteCount, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
+		sourceUp, sourceChanges, portInfo, buildInfo, scrapeErrors,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	defer cancel()
+	ch <- c.build
+	s, err := c.reader.Snapshot(ctx)
+	ch <- prometheus.MustNewConstMetric(scrapeErrors, prometheus.GaugeValue, flag(err == nil))
+	if err != nil {
+		c.log.Warn("metrics are incomplete", "error", err)
+	}
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	counter, gauge := prometheus.CounterValue, prometheus.GaugeValue
+	for _, p := range s.Packets {
+		send(packets, counter, float64(p.Packets), p.Port, p.Reason)
+		send(byteCount, counter, float64(p.Bytes), p.Port, p.Reason)
+	}
+	for _, l := range s.Locators {
+		send(locatorPackets, counter, float64(l.Packets), l.Address)
+		send(locatorBytes, counter, float64(l.Bytes), l.Address)
+		send(locatorUp, gauge, flag(l.Up), l.Address)
+	}
+	for _, r := range s.Routes {
+		send(routes, gauge, float64(r.Count), r.Tenant, r.Source)
+	}
+	for _, h := range s.Hosts {
+		send(hosts, gauge, float64(h.Count), h.Tenant, h.State)
+	}
+	for _, m := range s.Moves {
+		send(moves, counter, float64(m.Count), m.Tenant)
+	}
+	for _, t := range s.Tables {
+		send(entries, gauge, float64(t.Entries), t.Name)
+		send(capacity, gauge, float64(t.Capacity), t.Name)
+	}
+	for _, src := range s.Sources {
+		send(sourceUp, gauge, flag(src.Up), src.Name)
+		send(sourceChanges, counter, float64(src.Changes), src.Name)
+	}
+	for _, p := range s.Ports {
+		send(portInfo, gauge, 1, p.Name, p.Mode, p.Driver)
+	}
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

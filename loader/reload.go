@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+
+	"roam/loader/config"
+)
+
+// reload is a request for the configuration to be applied anew.
+type reload struct{ answer chan reloaded }
+
+type reloaded struct {
+	changes, warnings []string
+	err               error
+}
+
+// reload reads the configuration and applies what differs. An error leaves the earlier configuration in force.
+func (d *daemon) reload() reloaded {
+	old := d.config.Load()
+	next, err := config.Load(d.path, old)
+	if err != nil {
+		return reloaded{err: err}
+	}
+	r := reloaded{changes: changed(old, next), warnings: append(next.Warnings, needRestart(old, next)...)}
+	if len(r.changes) == 0 {
+		return r
+	}
+	if err := d.gateway.Set(planeSpec(next)); err != nil {
+		if undo := d.gateway.Set(planeSpec(old)); undo != nil {
+			d.log.Error("could not go back to the earlier configuration", "error", undo)
+		}
+		return reloaded{err: err}
+	}
+	d.config.Store(next)
+	d.hosts.SetSegments(hostSegments(next, d.gateway.SegmentIndex))
+	d.fib.SetTables(fibTables(next))
+	d.file.Reload(filePath(next))
+	if have := d.plane.Hosts().Cap(); int(next.Datapath.Hosts) > have {
+		if err := d.plane.Grow(next.Datapath.Hosts); err != nil {
+			return reloaded{err: err}
+		}
+		r.changes = append(r.changes, fmt.Sprintf("host table grown from %d to %d hosts", have, d.plane.Hosts().Cap()))
+	}
+	for _, c := range r.changes {
+		d.log.Info("configuration changed", "what", c)
+	}
+	return r
+}
+
+// changed names the top-level parts that differ.
+func changed(old, next *config.Config) []string {
+	var list []string
+	a, b := reflect.ValueOf(*old), reflect.ValueOf(*next)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		if name != "Warnings" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			list = append(list, fmt.Sprintf("%s differs", lower(name)))
+		}
+	}
+	return list
+}
+
+// needRestart names what cannot change while the daemon runs. A restart loses no packet.
+func needRestart(old, next *config.Config) []string {
+	var list []string
+	for _, f := range []struct {
+		key       string
+		old, next any
+	}{
+		{"datapath.pin", old.Datapath.Pin, next.Datapath.Pin},
+		{"api", old.API, next.API},
+		{"metrics", old.Metrics, next.Metrics},
+	} {
+		if !reflect.DeepEqual(f.old, f.next) {
+			list = append(list, f.key+" takes effect at the next start of roamd")
+		}
+	}
+	return list
+}
+
+func lower(s string) string {
+	if s == "API" {
+		return "api"
+	}
+	return string(s[0]|0x20) + s[1:]
+}

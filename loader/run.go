@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	sdaemon "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"roam/loader/api"
+	"roam/loader/config"
+	"roam/loader/datapath"
+	"roam/loader/host"
+	"roam/loader/metrics"
+	"roam/loader/rib"
+	"roam/loader/route"
+	apisource "roam/loader/source/api"
+	"roam/loader/source/fib"
+	"roam/loader/source/file"
+)
+
+// How much a source's word weighs where pins and sequences are equal: what somebody typed comes before what is written
+// down, that before what a routing daemon says, and the kernel's neighbour table last.
+const (
+	preferAPI  = 400
+	preferFile = 300
+	preferFIB  = 200
+	preferHost = 100
+)
+
+// daemon is everything that lives as long as the process.
+type daemon struct {
+	path    string // of the configuration
+	started time.Time
+	log     *slog.Logger
+	config  atomic.Pointer[config.Config]
+
+	plane   *datapath.Plane
+	gateway *datapath.Gateway
+	rib     *rib.RIB
+	hosts   *host.Source
+	fib     *fib.Source
+	file    *file.Source
+	inject  *apisource.Source
+	server  *api.Server
+	metrics *prometheus.Registry
+
+	reloads chan reload
+	failed  failures
+}
+
+// task is something long-lived. It returns nil when its context ends, and an error when the daemon cannot go on without it.
+type task interface {
+	Run(ctx context.Context) error
+	String() string
+}
+
+// newDaemon constructs everything. From the call of Set on, packets meet the new program.
+func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload)}
+	d.config.Store(cfg)
+	d.plane, err = datapath.Open(datapath.Options{Pin: cfg.Datapath.Pin, Hosts: cfg.Datapath.Hosts, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.gateway, err = datapath.NewGateway(d.plane, log); err != nil {
+		return nil, err
+	}
+	if err = d.gateway.Set(planeSpec(cfg)); err != nil {
+		return nil, err
+	}
+	if int(cfg.Datapath.Hosts) > d.plane.Hosts().Cap() {
+		if err = d.plane.Grow(cfg.Datapath.Hosts); err != nil {
+			return nil, err
+		}
+	}
+	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Locator: cfg.Underlay.Locators[0].Address})
+	d.rib.AddSink(d.gateway)
+	d.makeSources(cfg)
+	d.rib.AddSink(d.hosts)
+	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
+	d.metrics = prometheus.NewRegistry()
+	d.metrics.MustRegister(metrics.New(d, version, kernelRelease(), log),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return d, nil
+}
+
+func (d *daemon) makeSources(cfg *config.Config) {
+	d.hosts = host.New(host.Options{
+		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC,
+	})
+	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: func(a netip.Addr) (route.Locator, string, bool) {
+		return knownLocator(d.config.Load(), a)
+	}})
+	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)
+	d.file = file.New(filePath(cfg), names{d}.TenantID, d.log)
+}
+
+// hold is how long a host of this key may be tunnelled on after it left.
+func (d *daemon) hold(key route.Key) time.Duration {
+	if s, ok := segmentOf(d.config.Load(), key.Tenant, key.Prefix.Addr()); ok {
+		return s.Mobility.Hold
+	}
+	return rib.DefaultHold
+}
+
+func (d *daemon) setMAC(segment int, mac route.MAC, present bool) {
+	if err := d.gateway.SetMAC(uint16(segment), mac, present); err != nil {
+		d.log.Warn("note a station", "error", err)
+	}
+}
+
+// run works until ctx ends or a task fails.
+func (d *daemon) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range d.tasks() {
+		group.Go(func() error {
+			if err := t.Run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", t, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (d *daemon) tasks() []task {
+	list := []task{
+		d.rib, d.gateway, d.server,
+		d.sourceTask(d.inject, preferAPI),
+		d.sourceTask(d.file, preferFile),
+		d.sourceTask(d.fib, preferFIB),
+		d.sourceTask(d.hosts, preferHost),
+		do{"ports", d.watchPorts},
+		do{"reload", d.handleReloads},
+		do{"growth", d.growWhenFull},
+		do{"ready", d.announce},
+	}
+	if listen := d.config.Load().Metrics.Listen; listen != "" {
+		list = append(list, do{"metrics", func(ctx context.Context) error { return d.serveMetrics(ctx, listen) }})
+	}
+	return list
+}
+
+// do is a task made of a function.
+type do struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (t do) Run(ctx context.Context) error { return t.run(ctx) }
+func (t do) String() string                { return t.name }
+
+const sourceRetry = 2 * time.Second
+
+// sourceTask runs a source and, when it fails, runs it again: what the others know must not go with it.
+func (d *daemon) sourceTask(s route.Source, preference int) task {
+	to := d.rib.Reporter(s.Name(), preference)
+	return do{"source " + s.Name(), func(ctx context.Context) error {
+		for {
+			err := s.Run(ctx, to)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if once, ok := s.(interface{ Once() bool }); ok && once.Once() {
+				return err
+			}
+			d.failed.set(s.Name(), err)
+			d.log.Error("source stopped, trying again", "source", s.Name(), "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(sourceRetry):
+			}
+			d.failed.set(s.Name(), nil)
+		}
+	}}
+}
+
+func (d *daemon) watchPorts(ctx context.Context) error {
+	err := d.plane.Watch(ctx, func(datapath.PortChange) error { d.gateway.LinksChanged(); return nil })
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// growWhenFull doubles the host table when it holds as many hosts as it was made for: there is a fifth of its slots
+// left then, but they get dear.
+func (d *daemon) growWhenFull(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		hosts := d.plane.Hosts()
+		if max(hosts.Len4(), hosts.Len6()) < hosts.Cap() {
+			continue
+		}
+		d.log.Info("host table is full, growing", "hosts", hosts.Cap(), "to", 2*hosts.Cap())
+		if err := d.plane.Grow(uint32(2 * hosts.Cap())); err != nil {
+			d.log.Error("grow the host table", "error", err)
+		}
+	}
+}
+
+// announce tells systemd, and the log, that the daemon does its work: the sources have reported and the socket answers.
+func (d *daemon) announce(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.rib.AllSynced():
+	}
+	d.log.Info("ready", "version", version, "site", d.config.Load().Site, "generation", d.plane.Generation(),
+		"hosts4", d.plane.Hosts().Len4(), "hosts6", d.plane.Hosts().Len6(), "after", time.Since(d.started).Round(time.Millisecond))
+	_, err := sdaemon.SdNotify(false, sdaemon.SdNotifyReady)
+	if err != nil {
+		d.log.Warn("notify systemd", "error", err)
+	}
+	return nil
+}
+
+func (d *daemon) serveMetrics(ctx context.Context, listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		// Metrics are worth a warning, not the gateway's life.
+		d.failed.set("metrics", fmt.Errorf("listen on %s: %w", listen, err))
+		d.log.Error("no metrics", "listen", listen, "error", err)
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(d.metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// close lets go of everything that forwards without us.
+func (d *daemon) close() error {
+	var err error
+	if d.gateway != nil {
+		err = d.gateway.Close()
+	}
+	return errors.Join(err, d.plane.Close())
+}
+
+// handleReloads applies the configuration anew on SIGHUP or on request.
+func (d *daemon) handleReloads(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			r := d.reload()
+			if r.err != nil {
+				d.log.Error("configuration not applied, the earlier one stays in force", "error", r.err)
+			}
+		case ask := <-d.reloads:
+			ask.answer <- d.reload()
+		}
+	}
+}
+
+func detach(cfg *config.Config, log *slog.Logger) error {
+	if err := datapath.Remove(cfg.Datapath.Pin, log); err != nil {
+		return err
+	}
+	fmt.Printf("detached: nothing is pinned in %s any more\n", cfg.Datapath.Pin)
+	return nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+
+	"roam/loader/api"
+	"roam/loader/datapath"
+)
+
+// sentences say what each reason means to who asked why.
+var sentences = map[string]string{
+	"fwd_encap":             "it is sent through the tunnel to the site where its host lives",
+	"fwd_reencap":           "its host moved away moments ago: what still arrives here is sent on to the new site",
+	"fwd_deliver":           "its host lives on a segment here: it is delivered",
+	"fwd_arp":               "the gateway answers this ARP request itself",
+	"fwd_nd":                "the gateway answers this neighbour solicitation itself",
+	"pass_no_port":          "the interface, or the VLAN, is not configured: the kernel handles the frame alone",
+	"pass_not_ip":           "it is neither IP nor ARP: the kernel handles it",
+	"pass_not_ours":         "its destination MAC belongs to another station: the gateway leaves it alone",
+	"pass_multicast":        "multicast and broadcast are the kernel's: they are not routed between sites",
+	"pass_link_local":       "link-local addresses are not routed",
+	"pass_arp":              "this ARP is not the gateway's to answer: the kernel decides",
+	"pass_nd":               "this neighbour or router discovery is not the gateway's to answer: the kernel decides",
+	"pass_own":              "it is addressed to the gateway itself",
+	"pass_underlay":         "underlay traffic that is no tunnel packet to one of our locators",
+	"pass_resolve":          "its host lives here and its MAC is not known yet: the kernel resolves it",
+	"pass_no_route":         "no host and no prefix covers it: the kernel routes it",
+	"drop_short":            "the frame ends inside a header",
+	"drop_ip_header":        "version, header length or total length of the IP header make no sense",
+	"drop_ip_checksum":      "the IPv4 header checksum is wrong",
+	"drop_martian":          "no packet may come from, or go to, such an address",
+	"drop_ttl":              "its TTL or hop limit is used up",
+	"drop_mtu":              "it is larger than its way out carries",
+	"drop_blackhole":        "a route says to drop it",
+	"drop_unresolved":       "the underlay's next hop towards the locator does not answer",
+	"drop_nexthop":          "the table names a next hop that does not exist: please report this",
+	"drop_headroom":         "the driver leaves no room in front of the packet for the outer header",
+	"drop_checksum_length":  "it is too long for the outer UDP checksum to be computed",
+	"drop_redirect":         "the port it should leave by takes no packets",
+	"drop_outer_fragment":   "tunnel packets must not be fragmented (RFC 7348, section 4.3): raise the underlay's MTU",
+	"drop_tunnel_header":    "flags or lengths of the tunnel header make no sense",
+	"drop_unknown_vni":      "no tenant has this VNI",
+	"drop_unknown_locator":  "it comes from a tunnel end that neither configuration nor any route names",
+	"drop_inner_not_ip":     "the tunnel carries something that is no unicast IP packet",
+	"drop_ecn":              "congestion was marked on the outer header of a packet that is not ECN-capable (RFC 6040)",
+	"drop_tunnel_loop":      "it came through a tunnel and its host does not live here: it must not enter another",
+	"drop_tunnel_back":      "it came through a tunnel and would go back where it came from",
+	"drop_tunnel_ttl":       "it went from gateway to gateway too often",
+	"drop_tunnel_in_tunnel": "inside the tunnel it is addressed to our own tunnel end",
+}
+
+func sentence(e datapath.Explained) string { return sentences[e.Reason] }
+
+// ownLocatorChecks says which of our tunnel ends no interface holds: nobody could find them.
+func (d *daemon) ownLocatorChecks() []api.Check {
+	held := map[netip.Addr]bool{}
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			held[p.Addr().Unmap()] = true
+		}
+	}
+	var list []api.Check
+	for _, l := range d.config.Load().Underlay.Locators {
+		check := api.Check{Name: "own locator", Subject: l.Address.String(), Level: api.LevelOK, Found: "an interface holds it"}
+		if !held[l.Address] {
+			check.Level, check.Found = api.LevelFail, "no interface of this machine holds it: nobody can send to it"
+			check.Advice = "ip address add " + l.Address.String() + " dev INTERFACE, or correct underlay.locators"
+		}
+		list = append(list, check)
+	}
+	return list
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"roam/loader/metrics"
+)
+
+// Snapshot implements metrics.Reader.
+func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
+	var s metrics.Snapshot
+	var err error
+	if s.Packets, err = d.packets(); err != nil {
+		return s, err
+	}
+	states, counts, err := d.locators()
+	if err != nil {
+		return s, err
+	}
+	for a, st := range states {
+		c := counts[st.Number]
+		s.Locators = append(s.Locators, metrics.Locator{Address: a.String(), Packets: c.Packets, Bytes: c.Bytes, Up: st.Up})
+	}
+	for _, t := range d.gateway.Tables() {
+		s.Tables = append(s.Tables, metrics.Table{Name: t.Name, Entries: t.Entries, Capacity: t.Capacity})
+	}
+	for _, p := range d.gateway.Ports() {
+		s.Ports = append(s.Ports, metrics.Port{Name: p.String(), Mode: cmp.Or(string(p.Mode), "none"), Driver: p.Driver})
+	}
+	return s, d.ribSnapshot(ctx, &s)
+}
+
+func (d *daemon) ribSnapshot(ctx context.Context, s *metrics.Snapshot) error {
+	routes, hosts, err := d.rib.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	n := names{d}
+	for _, r := range routes {
+		s.Routes = append(s.Routes, metrics.Routes{Tenant: n.TenantName(r.Tenant), Source: r.Source, Count: uint64(r.Claims)})
+	}
+	for _, h := range hosts {
+		tenant := n.TenantName(h.Tenant)
+		s.Hosts = append(s.Hosts,
+			metrics.Hosts{Tenant: tenant, State: "here", Count: uint64(h.Here)},
+			metrics.Hosts{Tenant: tenant, State: "elsewhere", Count: uint64(h.Away - h.Held)},
+			metrics.Hosts{Tenant: tenant, State: "held", Count: uint64(h.Held)})
+		s.Moves = append(s.Moves, metrics.Moves{Tenant: tenant, Count: h.Moves})
+	}
+	sources, err := d.sources(ctx)
+	for _, src := range sources {
+		s.Sources = append(s.Sources, metrics.Source{Name: src.Name, Up: src.Up, Changes: src.Changes})
+	}
+	return err
+}
+
+// mergePackets adds up what has one name: an interface may have been given another slot.
+func mergePackets(list []metrics.Packets) []metrics.Packets {
+	slices.SortFunc(list, func(a, b metrics.Packets) int {
+		return cmp.Or(compareStrings(a.Port, b.Port), compareStrings(a.Reason, b.Reason))
+	})
+	var out []metrics.Packets
+	for _, p := range list {
+		if n := len(out); n > 0 && out[n-1].Port == p.Port && out[n-1].Reason == p.Reason {
+			out[n-1].Packets += p.Packets
+			out[n-1].Bytes += p.Bytes
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func compareStrings(a, b string) int { return strings.Compare(a, b) }
