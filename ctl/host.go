@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/urfave/cli/v2"
+
+	"roam/loader/api"
+)
+
+func hostCommand() *cli.Command {
+	return noun("host", "where each host lives",
+		command("list", "every known host", "", hostList, tenantFlag()),
+		command("show", "one host", "ADDRESS", hostShow, tenantFlag()),
+		command("move", "say where a host lives from now on; destination first, then the site it left", "ADDRESS", hostMove,
+			tenantFlag(), &cli.StringFlag{Name: "to", Usage: "to `SITE`, a configured one or the daemon's own"}),
+	)
+}
+
+func hostList(c *cli.Context) error {
+	out := newList(c, "ADDRESS", "TENANT", "SITE", "VIA", "MAC", "SOURCE", "AGE")
+	return out.end(client(c).Hosts(c.Context, c.String("tenant"), func(line []byte) error {
+		return out.add(line, func() ([]any, error) {
+			h, target, err := out.decode(line)
+			return []any{h.Address, h.Tenant, h.Site, target, h.MAC, h.Source, age(h.AgeSeconds)}, err
+		})
+	}))
+}
+
+func hostShow(c *cli.Context) error {
+	a, err := addressArgument(c, 0)
+	if err != nil {
+		return err
+	}
+	h, err := client(c).Host(c.Context, a, c.String("tenant"))
+	if err != nil {
+		return err
+	}
+	return show(c, h, func(w io.Writer) {
+		for _, line := range [...]struct {
+			name  string
+			value any
+		}{
+			{"address", h.Address},
+			{"tenant", h.Tenant},
+			{"site", h.Site},
+			{"here", yes(h.Here)},
+			{"via", via(h.Via, h.Local, false)},
+			{"mac", h.MAC},
+			{"source", h.Source},
+			{"sequence", h.Sequence},
+			{"pinned", yes(h.Pinned)},
+			{"since", age(h.AgeSeconds) + " ago"},
+		} {
+			row(w, line.name, line.value)
+		}
+	})
+}
+
+func hostMove(c *cli.Context) error {
+	a, err := addressArgument(c, 0)
+	if err != nil {
+		return err
+	}
+	if c.String("to") == "" {
+		return usage("usage: roamctl host move ADDRESS --to SITE", "no site is named to move to")
+	}
+	err = client(c).Move(c.Context, api.Move{Address: a, Tenant: c.String("tenant"), To: c.String("to")})
+	if err != nil {
+		return err
+	}
+	return done(c, "%s lives at %s", a, c.String("to"))
+}
+
+// addressArgument reads an address from the command line.
+func addressArgument(c *cli.Context, i int) (netip.Addr, error) {
+	a, err := netip.ParseAddr(c.Args().Get(i))
+	if err != nil || a.Zone() != "" {
+		return a, usage("write one such as 10.1.0.7 or 2001:db8:1::7", "%q is no address", c.Args().Get(i))
+	}
+	return a.Unmap(), nil
+}
+
+// done confirms a change, in words or as JSON.
+func done(c *cli.Context, format string, args ...any) error {
+	sentence := fmt.Sprintf(format, args...)
+	return show(c, map[string]string{"done": sentence}, func(w io.Writer) { fmt.Fprintln(w, sentence) })
+}
