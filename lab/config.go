@@ -1,0 +1,67 @@
+package lab
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+	"text/template"
+)
+
+// Config is what a lab says in a gateway's configuration file. Addresses and prefixes are text, as in the file.
+type Config struct {
+	Site      string
+	Underlay  []string // interfaces
+	Locators  []string
+	RouterMAC string
+	Peers     []Peer
+	VNI       int
+	Uplinks   []string // interfaces
+	Access    string   // interface
+	VLAN      int
+	Subnets   []string
+	Role      string // default or stick
+	Shared    []string
+	Own       []string
+	Routers   []string
+	Foreign   []string // MACs of gateways elsewhere, whose frames are to be routed
+	Hold      string   // empty for the default
+	RouteFile string
+	FIBTable  int
+	Socket    string
+	Hosts     int
+	Pin       string
+}
+
+// Peer is another site in a gateway's configuration.
+type Peer struct {
+	Site     string
+	Locators []PeerLocator
+}
+
+// PeerLocator is a tunnel end of another site. A zero Priority leaves the default.
+type PeerLocator struct {
+	Address   string
+	RouterMAC string
+	Priority  int
+}
+
+//go:embed gateway.yaml.tmpl
+var configText string
+
+var configTemplate = template.Must(template.New("gateway").Funcs(template.FuncMap{
+	"join": func(list []string) string { return strings.Join(list, ", ") },
+	"quoted": func(list []string) string {
+		var quoted []string
+		for _, s := range list {
+			quoted = append(quoted, fmt.Sprintf("%q", s))
+		}
+		return strings.Join(quoted, ", ")
+	},
+}).Parse(configText))
+
+// YAML is the configuration file.
+func (c Config) YAML() (string, error) {
+	var text strings.Builder
+	err := configTemplate.Execute(&text, c)
+	return text.String(), err
+}
