@@ -1,0 +1,180 @@
+// Command perf is the benchmark: what the packet walk costs, beside the same walk over the kernel's own structures, beside the kernel
+// doing the same work, and beside the least that a program can do, all measured in one run.
+//
+// Every row is measured once in every round, so that whatever drifts meanwhile moves all of them; medians and ratios of
+// a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"roam/lab"
+)
+
+// plan is how much is measured.
+type plan struct {
+	sizes    []int // hosts of each family
+	live     int   // hosts of the live gateway
+	rounds   int
+	repeats  int           // packets per row and round
+	budget   time.Duration // no further round of test runs begins after this time, once there are three
+	trieUpTo int           // hosts: filling a larger trie takes longer than all the rest
+	hash6To  int           // the same for a hash of IPv6 hosts
+}
+
+func main() {
+	quick := flag.Bool("quick", false, "two sizes and few packets: shows that it works, not how fast it is")
+	out := flag.String("out", "perf/results", "folder for the results")
+	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
+	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
+	flag.Parse()
+	p := plan{
+		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
+		rounds: 7, repeats: 1 << 20, budget: 5 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20,
+	}
+	if *quick {
+		p = plan{
+			sizes: []int{1, 1 << 10}, live: 1 << 10,
+			rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10,
+		}
+	}
+	if *rounds > 0 {
+		p.rounds = *rounds
+	}
+	if *repeats > 0 {
+		p.repeats = *repeats
+	}
+	if err := run(p, *out); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(p plan, out string) error {
+	t := &topLevel{}
+	defer t.end()
+	_ = rlimit.RemoveMemlock() // before Linux 5.11, map memory counts against a limit
+	l := lab.New(t)
+	start := time.Now()
+	result := newResult(p)
+	if err := runTests(l, p, start, result); err != nil {
+		return err
+	}
+	if err := runLive(l, p, result); err != nil {
+		return err
+	}
+	result.Seconds = time.Since(start).Seconds()
+	if err := result.write(out); err != nil {
+		return err
+	}
+	fmt.Print(result.markdown())
+	return nil
+}
+
+// runTests measures everything that needs no wire.
+func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
+	gw, far := l.Namespace("test"), l.Namespace("void")
+	l.Cable(lab.End{In: gw, Name: "out0"}, lab.End{In: far, Name: "out1"}, 1600, 1)
+	return gw.Do(func() (err error) {
+		if err := pinThread(); err != nil {
+			return err
+		}
+		b, err := newBed(p)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, b.close()) }()
+		for result.Rounds = 0; result.Rounds < p.rounds; result.Rounds++ {
+			if result.Rounds >= 3 && time.Since(start) > p.budget {
+				break
+			}
+			progress("test runs, round %d of %d", result.Rounds+1, p.rounds)
+			for _, r := range b.rows {
+				if err := r.measure(result.Rounds+1, p.repeats); err != nil {
+					return err
+				}
+			}
+		}
+		for _, r := range b.rows {
+			r.summarize()
+		}
+		result.Tests = b.rows
+		return nil
+	})
+}
+
+// runLive measures with frames on a wire.
+func runLive(l *lab.Lab, p plan, result *Result) error {
+	v, err := newLive(l, p.live)
+	if err != nil {
+		return err
+	}
+	err = v.gw.Do(func() error {
+		if err := pinThread(); err != nil {
+			return err
+		}
+		for round := range p.rounds + 1 { // the first one warms up
+			progress("live frames, round %d of %d", round, p.rounds)
+			for _, r := range v.rows {
+				if err := v.measure(r, p.repeats); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	for _, r := range v.rows {
+		r.Samples = r.Samples[min(1, len(r.Samples)):]
+		r.summarize()
+	}
+	result.Live = v.rows
+	return errors.Join(err, v.close())
+}
+
+// pinThread keeps the calling thread on the last CPU. It is called on threads that end with their work.
+func pinThread() error {
+	var set unix.CPUSet
+	set.Set(runtime.NumCPU() - 1)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("stay on one CPU: %w", err)
+	}
+	return nil
+}
+
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+}
+
+// topLevel stands in for the test that a lab belongs to.
+type topLevel struct {
+	failed bool
+	undo   []func()
+}
+
+func (t *topLevel) Helper()                         {}
+func (t *topLevel) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func (t *topLevel) Failed() bool                    { return t.failed }
+func (t *topLevel) Cleanup(undo func())             { t.undo = append(t.undo, undo) }
+
+// Fatalf ends the program, cleaned up.
+func (t *topLevel) Fatalf(format string, args ...any) {
+	t.failed = true
+	t.Logf(format, args...)
+	t.end()
+	os.Exit(1)
+}
+
+func (t *topLevel) end() {
+	for i := len(t.undo) - 1; i >= 0; i-- {
+		t.undo[i]()
+	}
+	t.undo = nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"roam/maps/bench"
+)
+
+// plot is a chart of lines over sizes, both axes logarithmic.
+type plot struct {
+	title string
+	x, y  string
+	lines []line
+}
+
+type line struct {
+	name   string
+	color  string
+	points []point
+}
+
+// point has its spread with it.
+type point struct{ x, y, low, high float64 }
+
+// plot shows what a packet costs against the size of the table, for the three structures in the same walk.
+func (r *Result) plot() plot {
+	p := plot{
+		title: "Encapsulation, IPv4 in VXLAN over IPv4, random hosts, Linux " + r.Machine.Kernel,
+		x:     "hosts in the table", y: "ns per packet above an empty wrapper",
+	}
+	for _, s := range []struct {
+		structure   bench.Structure
+		name, color string
+	}{
+		{bench.Table, "host table", "#1b6ca8"}, {bench.Hash, "BPF hash", "#d1751f"}, {bench.Trie, "LPM trie", "#7a4fa3"},
+	} {
+		l := line{name: s.name, color: s.color}
+		for _, t := range r.Tests {
+			if t.What == "encap" && t.Structure == s.structure && t.Inner == 4 && t.Outer == 4 && t.Sources <= 1 &&
+				(t.Drawn > 1 || t.Hosts == 1) {
+				l.points = append(l.points, point{float64(t.Hosts), t.Calm, math.Min(t.Calm, t.Figure.P10), t.Figure.P90})
+			}
+		}
+		p.lines = append(p.lines, l)
+	}
+	return p
+}
+
+const (
+	plotWidth, plotHeight      = 760, 440
+	plotLeft, plotRight        = 70, 110
+	plotTop, plotBottom        = 50, 60
+	plotMinDecade, plotMinLogX = 10.0, 1.0
+)
+
+// scale maps values to the canvas.
+type scale struct{ maxX, minY, maxY float64 }
+
+func (p plot) scale() scale {
+	s := scale{maxX: plotMinLogX, minY: math.Inf(1), maxY: plotMinDecade}
+	for _, l := range p.lines {
+		for _, pt := range l.points {
+			s.maxX = math.Max(s.maxX, math.Log2(pt.x))
+			s.minY, s.maxY = math.Min(s.minY, pt.low), math.Max(s.maxY, pt.high)
+		}
+	}
+	s.minY = math.Pow(10, math.Floor(math.Log10(math.Max(1, math.Min(s.minY, s.maxY)))))
+	s.maxY = math.Pow(10, math.Ceil(math.Log10(s.maxY)))
+	return s
+}
+
+func (s scale) x(v float64) float64 {
+	return plotLeft + math.Log2(v)/s.maxX*(plotWidth-plotLeft-plotRight)
+}
+
+func (s scale) y(v float64) float64 {
+	part := (math.Log10(math.Max(v, s.minY)) - math.Log10(s.minY)) / (math.Log10(s.maxY) - math.Log10(s.minY))
+	return plotHeight - plotBottom - part*(plotHeight-plotTop-plotBottom)
+}
+
+func (p plot) svg() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", plotWidth, plotHeight)
+	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/>`+"\n", plotWidth, plotHeight)
+	text(&b, plotLeft, 25, "start", p.title)
+	s := p.scale()
+	p.axes(&b, s)
+	for _, l := range p.lines {
+		l.draw(&b, s)
+	}
+	b.WriteString("</svg>\n")
+	return b.String()
+}
+
+func text(b *strings.Builder, x, y float64, anchor, s string) {
+	s = strings.NewReplacer("&", "&amp;", "<", "&lt;").Replace(s)
+	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", x, y, anchor, s)
+}
+
+func (p plot) axes(b *strings.Builder, s scale) {
+	right, bottom := float64(plotWidth-plotRight), float64(plotHeight-plotBottom)
+	for decade := s.minY; decade <= s.maxY; decade *= 10 {
+		for _, step := range []float64{1, 2, 5} {
+			if v := decade * step; v <= s.maxY {
+				fmt.Fprintf(b, `<path d="M%d %.1fH%.1f" stroke="#ddd"/>`+"\n", plotLeft, s.y(v), right)
+				text(b, plotLeft-8, s.y(v)+4, "end", fmt.Sprint(v))
+			}
+		}
+	}
+	for _, l := range p.lines[:1] {
+		for _, pt := range l.points {
+			fmt.Fprintf(b, `<path d="M%.1f %.1fv5" stroke="#333"/>`+"\n", s.x(pt.x), bottom)
+			text(b, s.x(pt.x), bottom+20, "middle", size(int(pt.x)))
+		}
+	}
+	fmt.Fprintf(b, `<path d="M%d %dV%.1fH%.1f" stroke="#333" fill="none"/>`+"\n", plotLeft, plotTop, bottom, right)
+	text(b, (plotLeft+right)/2, bottom+44, "middle", p.x)
+	fmt.Fprintf(b, `<g transform="translate(18 %.1f) rotate(-90)">`, (plotTop+bottom)/2)
+	text(b, 0, 0, "middle", p.y)
+	b.WriteString("</g>\n")
+}
+
+func (l line) draw(b *strings.Builder, s scale) {
+	var path strings.Builder
+	for i, pt := range l.points {
+		fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(i, 1)], s.x(pt.x), s.y(pt.y))
+		fmt.Fprintf(b, `<path d="M%.1f %.1fV%.1f" stroke="%s" stroke-opacity="0.5"/>`+"\n", s.x(pt.x), s.y(pt.low), s.y(pt.high), l.color)
+		fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", s.x(pt.x), s.y(pt.y), l.color)
+	}
+	fmt.Fprintf(b, `<path d="%s" stroke="%s" stroke-width="2" fill="none"/>`+"\n", path.String(), l.color)
+	if n := len(l.points); n > 0 {
+		text(b, s.x(l.points[n-1].x)+8, s.y(l.points[n-1].y)+4, "start", l.name)
+	}
+}

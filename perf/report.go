@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"roam/maps/bench"
+)
+
+// Result is one run: what it ran on, and every row with every sample. It is written as JSON, and as Markdown for people.
+type Result struct {
+	Machine Machine    `json:"machine"`
+	Date    string     `json:"date"`
+	Rounds  int        `json:"rounds"`
+	Repeats int        `json:"repeats"` // packets per row and round
+	Seconds float64    `json:"seconds"`
+	Tests   []*row     `json:"tests"`
+	Live    []*liveRow `json:"live"`
+}
+
+func newResult(p plan) *Result {
+	return &Result{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly), Repeats: p.repeats}
+}
+
+// write puts the result into a folder of its own kind of machine below dir.
+func (r *Result) write(dir string) error {
+	dir = filepath.Join(dir, r.Machine.name())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder of results: %w", err)
+	}
+	raw, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("write the result as JSON: %w", err)
+	}
+	for name, text := range map[string]string{
+		"bench.json": string(raw) + "\n", "bench.md": r.markdown(), "table-size.svg": r.plot().svg(),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write the result: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *Result) markdown() string {
+	var b strings.Builder
+	m := r.Machine
+	kind := "bare metal"
+	if m.Virt {
+		kind = "virtual"
+	}
+	fmt.Fprintf(&b, "# Benchmark\n\n%s, %d CPUs (%s), L2 %s, L3 %s; Linux %s; commit %s; %s.\n", m.CPU, m.CPUs, kind, m.L2, m.L3, m.Kernel, m.Commit, r.Date)
+	fmt.Fprintf(&b, "Medians of %d interleaved rounds of %d packets per row, 10th to 90th percentile behind them; %.0f s in all.\n", r.Rounds, r.Repeats, r.Seconds)
+	b.WriteString("Calm is what a packet takes while nothing else disturbs the core: the 10th percentile of windows of 1024 packets, in the calmest round.\n")
+	b.WriteString("Absolute figures drift from run to run, on a shared machine by half and more: read the ratios.\n\n")
+	r.writeGoals(&b)
+	r.writeLive(&b)
+	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 })
+	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 })
+	r.writeFill(&b)
+	return b.String()
+}
+
+func (r *Result) writeLive(b *strings.Builder) {
+	b.WriteString("## Live frames over veth, one core, 64 bytes\n\n| row | Mpps | ns per packet | × kernel | of a bare redirect |\n|---|---|---|---|---|\n")
+	redirect, kernel := r.live("redirect"), r.live("kernel")
+	for _, v := range r.Live {
+		fmt.Fprintf(b, "| %s | %.2f (%.2f–%.2f) | %.0f | %.1f | %.0f%% |\n", v.What, v.Rate.Median, v.Rate.P10, v.Rate.P90, v.Figure.Median,
+			summarize(ratios(kernel.Samples, v.Samples)).Median, 100*summarize(ratios(redirect.Samples, v.Samples)).Median)
+	}
+	b.WriteString("\nA packet counts when the far end of the cable has received it, and both ends of the cable run on the core that is measured.\n\n")
+}
+
+// writeTests is a table with a line for each kind of packet and a column for each size of table.
+func (r *Result) writeTests(b *strings.Builder, title string, in func(*row) bool) {
+	var sizes []int
+	var lines []string
+	cells := map[string]map[int]string{}
+	for _, t := range r.Tests {
+		if !in(t) {
+			continue
+		}
+		if !slices.Contains(sizes, t.Hosts) {
+			sizes = append(sizes, t.Hosts)
+		}
+		if cells[t.line()] == nil {
+			lines = append(lines, t.line())
+			cells[t.line()] = map[int]string{}
+		}
+		cells[t.line()][t.Hosts] = fmt.Sprintf("**%.0f** · %.0f (%.0f–%.0f)", t.Calm, t.Figure.Median, t.Figure.P10, t.Figure.P90)
+	}
+	fmt.Fprintf(b, "## %s\n\nTest runs, ns per packet above an empty wrapper: **calm** · median (10th–90th percentile).\n\n| row |", title)
+	for _, s := range sizes {
+		fmt.Fprintf(b, " %s |", size(s))
+	}
+	b.WriteString("\n|---" + strings.Repeat("|---", len(sizes)) + "|\n")
+	for _, line := range lines {
+		fmt.Fprintf(b, "| %s |", line)
+		for _, s := range sizes {
+			fmt.Fprintf(b, " %s |", cells[line][s])
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+}
+
+// writeFill says what the figures cannot be read without.
+func (r *Result) writeFill(b *strings.Builder) {
+	b.WriteString("## Conditions\n\n")
+	seen := map[int]bool{}
+	var fills []string
+	for _, t := range r.Tests {
+		if t.What == "encap" && !seen[t.Hosts] {
+			seen[t.Hosts] = true
+			fills = append(fills, fmt.Sprintf("%s hosts %.0f%%", size(t.Hosts), 100*t.Fill))
+		}
+	}
+	fmt.Fprintf(b, "- Slots of the table in use: %s; tunnel ends and tenants included, and as many IPv6 hosts beside.\n", strings.Join(fills, ", "))
+	fmt.Fprintf(b, "- Random rows draw destinations only, but where they say so. Hosts of encapsulation rows are spread over %d locators; "+
+		"of the hosts of decapsulation rows, the first %s live here, each with a next hop of its own.\n", locators, size(locals))
+	fmt.Fprintf(b, "- Frames have %d bytes without their checksum, UDP inside. The empty wrapper took %.0f ns (median of all rows).\n", payload, r.wrapper())
+}
+
+func (r *Result) wrapper() float64 {
+	var all []float64
+	for _, t := range r.Tests {
+		if t.Wrapper.Median > 0 {
+			all = append(all, t.Wrapper.Median)
+		}
+	}
+	return summarize(all).Median
+}
+
+// line names a row without its size.
+func (r *row) line() string {
+	short := *r
+	short.Hosts = 0
+	s := strings.Replace(short.String(), " of 0", "", 1)
+	return strings.TrimSuffix(s, ", random")
+}
+
+// test finds a row; nil where the plan had none.
+func (r *Result) test(what string, s bench.Structure, inner, outer, hosts int, random bool) *row {
+	for _, t := range r.Tests {
+		if t.What == what && t.Structure == s && t.Inner == inner && t.Outer == outer && !t.Checksum && t.Hosts == hosts &&
+			t.Sources <= 1 && (t.Drawn > 1) == random {
+			return t
+		}
+	}
+	return nil
+}
+
+// live finds a row by a word of its name.
+func (r *Result) live(word string) *liveRow {
+	for _, v := range r.Live {
+		if strings.Contains(v.What, word) {
+			return v
+		}
+	}
+	return nil
+}
