@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 enum abi {
-	ABI_VERSION = 1,
+	ABI_VERSION = 2,
 };
 
 /* Sizes that are part of a layout. */
@@ -19,6 +19,7 @@ enum limits {
 	PORTS = 256,		/* port slots; a slot number is the port's index everywhere */
 	PORT_PROBES = 8,	/* slots tried for one (interface, VLAN) */
 	SEGMENTS = 1024,
+	TENANTS = 4096,		/* tenant records; a tenant's number is its index */
 	REASONS = 96,		/* counters per port; the enum below must stay under it */
 	LOCATORS = 4096,
 	NEXTHOPS = 1 << 20,	/* as many as a slot's value can name */
@@ -30,11 +31,13 @@ enum limits {
 	VALUE_BITS = 20,	/* of an IPv4 slot, and of every value in a host table */
 	RECORD_BITS = 24,	/* of an IPv6 slot */
 	OVERFLOW_ENTRIES = 65536,
+	ICMP_SOURCES = 16384,	/* senders whose error messages are rationed at a time */
 };
 
 /* The exact-match tables map (space, address) to a 20-bit value. Spaces 1..4000 are tenants, whose values are
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
+	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for the TTL between neighbours */
 	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
 };
@@ -91,23 +94,26 @@ enum port_role {
 	ROLE_ACCESS = 1,	/* towards hosts */
 	ROLE_UNDERLAY = 2,	/* towards other gateways; with ROLE_ACCESS a one-armed gateway */
 	ROLE_UPLINK = 4,	/* routed, towards the rest of the tenant's network */
+	ROLE_FRAGMENT = 8,	/* the near end of a veth pair on which the kernel returns fragments, TTL taken */
 };
 
 enum port_flag {
 	PORT_REDIRECT = 1,	/* XDP_TX is not reliable here: leave by redirect also where the packet came in */
 };
 
-/* A port: one interface, or one VLAN of it. Found by probing from port_slot(ifindex, vlan). */
+/* A port: one interface, or one VLAN of it. Found by probing from port_slot(ifindex, tags). */
 struct port {
 	__u32 ifindex;		/* 0: free slot */
-	__u16 vlan;		/* 802.1Q tag in the frame, 0 for none */
+	__u16 vlan;		/* tag in the frame, 0 for none; of two the outer one */
 	__u8 role;		/* enum port_role, or-ed */
 	__u8 flags;		/* enum port_flag, or-ed */
 	__u16 tenant;		/* of access and uplink ports */
 	__u16 segment;		/* of access ports, else 0 */
 	__u8 mac[6];		/* the interface's own */
 	__u16 mtu;		/* of the interface: the largest IP packet */
-	__u32 pad[3];
+	__u16 inner_vlan;	/* second tag (QinQ), 0 for none */
+	__be16 tag_proto;	/* EtherType of the outer tag: 0x8100 or 0x88a8 */
+	__u32 pad[2];
 };
 
 enum segment_flag {
@@ -122,7 +128,24 @@ struct segment {
 	__u32 flags;
 	__u32 pad;
 	__be32 gateway_ll[4];	/* link-local gateway address, :: for none */
-	__u32 pad2[8];
+	__be32 icmp6[4];	/* source of ICMP errors to hosts here, :: for none: our own address, else the shared one */
+	__be32 icmp4;		/* 0 for none */
+	__u32 pad2[3];
+};
+
+enum tenant_flag {
+	TENANT_FRAGMENT = 1,	/* oversize IPv4 without DF goes to the kernel by port fragment */
+	TENANT_ISOLATED = 2,	/* shares addresses with another tenant: the kernel's one routing table must not see its packets */
+	TENANT_KEEP_TTL = 4,	/* has subnets between whose hosts no TTL is taken: prefix tries, SPACE_SUBNETS */
+};
+
+struct tenant {
+	__be32 icmp6[4];	/* source of ICMP errors to senders beyond uplinks and tunnels, :: for none */
+	__be32 icmp4;		/* 0 for none */
+	__u16 fragment;		/* port slot */
+	__u16 flags;		/* enum tenant_flag */
+	__u8 fragment_mac[6];	/* of the far end of that port */
+	__u16 pad;
 };
 
 /* What is known of a MAC on a segment. */
@@ -149,8 +172,20 @@ enum nexthop_kind {
 	NH_LOCAL,		/* index = local */
 };
 
+/* Load-time choices, see config.h. */
+enum source_rule {
+	SOURCE_OFF = 0,
+	SOURCE_LOOSE,		/* refuse what can be right nowhere: our own addresses, what a route drops */
+	SOURCE_STRICT,		/* accept from where the sender's own route leads (RFC 3704, section 2.2) */
+};
+
+enum dscp {
+	DSCP_COPY = 0xff,	/* the inner packet's (RFC 2983, uniform model) */
+};
+
 enum nexthop_flag {
 	NHF_HELD = 1,		/* moved away from here moments ago: may be tunnelled on */
+	NHF_MOVED = 2,		/* moved moments ago, from anywhere: what it sends may still come from its earlier site */
 };
 
 struct nexthop {
@@ -173,13 +208,16 @@ enum nexthop_id {
 enum adjacency_flag {
 	ADJ_IPV6 = 1,		/* outer family */
 	ADJ_UDP_CSUM = 2,	/* compute the outer UDP checksum (IPv6) */
+	ADJ_ECN = 4,		/* the far end merges ECN (RFC 6040): copy it outwards, else Not-ECT */
+	ADJ_COPY_TTL = 8,	/* the outer TTL is the inner one (RFC 9300) */
 };
 
 /* A finished rewrite: the complete outer headers and where to patch them. Immutable while a next hop names it. */
 struct adjacency {
 	__u8 header[96];	/* from Ethernet to the last byte before the inner IP header */
-	__u32 csum;		/* IPv4: header sum with length, TOS, TTL and checksum zero. IPv6: UDP pseudo-header, UDP and
-				 * shim sum with lengths, source port and checksum zero. Unfolded, in memory order */
+	__u32 csum[2];		/* for IPv4 and for IPv6 inside, its proto value included. Outer IPv4: header sum with length, TOS,
+				 * TTL and checksum zero. Outer IPv6: UDP pseudo-header, UDP and shim sum with lengths,
+				 * source port and checksum zero. Unfolded, in memory order */
 	__u16 len;		/* bytes of header in use */
 	__u16 mtu;		/* the largest inner IP packet that fits */
 	__u16 port;		/* egress port */
@@ -191,7 +229,7 @@ struct adjacency {
 	__be16 proto4;		/* its values; of a one-byte field the first byte counts */
 	__be16 proto6;
 	__u16 variant;		/* the locator entry with this encapsulation, to rebuild what this is from a pinned map */
-	__u8 pad[10];
+	__u8 pad[6];
 };
 
 /* Members of a multi-locator route: next-hop ids of adjacencies, repeated by weight. */
@@ -208,6 +246,11 @@ struct local {
 	__u32 pad2;
 };
 
+enum locator_option {
+	LOCATOR_NO_ECN = 1,	/* it does not merge ECN */
+	LOCATOR_ZERO_CSUM = 2,	/* RFC 6935: outer UDP checksum 0 over IPv6 */
+};
+
 /* A tunnel end somebody configured or announced; names the locator counters. */
 struct locator {
 	__be32 addr[4];		/* IPv4 is ::ffff:a.b.c.d */
@@ -215,7 +258,36 @@ struct locator {
 	__u8 encap;		/* as in the Go type route.Encap */
 	__u16 udp_port;
 	__u8 router_mac[6];
-	__u8 pad[6];
+	__u16 tenant;		/* whose packets an encapsulation without a tenant field carries, 0 for nobody's */
+	__u16 mtu;		/* the largest inner packet that every way to this address carries, 0 for not known: TCP MSS */
+	__u16 number;		/* of the address: its first entry */
+	__u8 options;		/* enum locator_option, or-ed */
+	__u8 pad[3];
+};
+
+/* A packet that cannot go on, from the walk to the program that turns it into an error message. */
+struct complaint {
+	__u32 reason;		/* enum reason: DROP_MTU or DROP_TTL */
+	__u32 slot;		/* ingress port */
+	__u32 tenant;
+	__u32 bytes;		/* frame length on arrival */
+	__u32 l3;		/* offset of the packet */
+	__u32 room;		/* bytes from there on that may belong to it */
+	__u32 mtu;		/* that would have fit */
+	__be16 ethertype;
+	__u8 tunnelled;
+	__u8 pad;
+};
+
+/* A sender, by whom error messages are rationed. IPv4 is ::ffff:a.b.c.d. */
+struct icmp_source {
+	__be32 addr[4];
+	__u32 tenant;
+};
+
+struct icmp_budget {
+	__u64 since;		/* ns: the budget was counted then */
+	__u64 left;		/* in thousandths of a message */
 };
 
 struct counter {
@@ -233,6 +305,9 @@ enum reason {
 	FWD_DELIVER,		/* to a host on an access port */
 	FWD_ARP,		/* an ARP reply made here */
 	FWD_ND,			/* a neighbour advertisement made here */
+	FWD_TOO_BIG,		/* larger than the way out carries: its sender was told the right size */
+	FWD_EXPIRED,		/* TTL or hop limit used up: its sender was told */
+	FWD_FRAGMENT,		/* larger than the way out carries: to the kernel, which fragments it and gives it back */
 
 	PASS_NO_PORT,		/* interface or VLAN not configured */
 	PASS_NOT_IP,		/* neither IP nor ARP */
@@ -250,8 +325,8 @@ enum reason {
 	DROP_IP_HEADER,		/* version, header length or total length make no sense */
 	DROP_IP_CHECKSUM,	/* wrong IPv4 header checksum */
 	DROP_MARTIAN,		/* an address that can be no source, or no destination */
-	DROP_TTL,		/* TTL or hop limit used up */
-	DROP_MTU,		/* larger than the path to the locator or the port carries */
+	DROP_TTL,		/* TTL or hop limit used up, and nobody may be told */
+	DROP_MTU,		/* larger than the path to the locator or the port carries, and nobody may be told */
 	DROP_BLACKHOLE,		/* a route says so */
 	DROP_UNRESOLVED,	/* the locator's underlay neighbour is not resolved yet */
 	DROP_NEXTHOP,		/* a next hop that does not exist: a bug, or a torn-down table */
@@ -260,14 +335,20 @@ enum reason {
 	DROP_REDIRECT,		/* the egress port takes no packets */
 	DROP_OUTER_FRAGMENT,	/* a fragmented tunnel packet */
 	DROP_TUNNEL_HEADER,	/* flags or lengths of the tunnel header make no sense */
+	DROP_TUNNEL_OPTION,	/* a tunnel option or flag that must not be ignored and is not known here */
+	DROP_TUNNEL_CONTROL,	/* a control message of the tunnel protocol: nothing to forward */
+	DROP_TUNNEL_CHECKSUM,	/* wrong checksum of the tunnel header (GRE) */
 	DROP_UNKNOWN_VNI,	/* no tenant has this VNI */
+	DROP_NO_TENANT,		/* the encapsulation names no tenant, and this locator is nobody's */
 	DROP_UNKNOWN_LOCATOR,	/* a tunnel packet from an address that is no known locator */
 	DROP_INNER_NOT_IP,	/* a tunnel packet that carries neither IPv4 nor IPv6 */
 	DROP_ECN,		/* congestion marked outside, not ECN-capable inside (RFC 6040) */
+	DROP_SOURCE,		/* from a tunnel, and its sender lives elsewhere or can send nothing */
 	DROP_TUNNEL_LOOP,	/* from a tunnel, and its host does not live here */
 	DROP_TUNNEL_BACK,	/* from a tunnel, and its host lives where it came from */
 	DROP_TUNNEL_TTL,	/* from a tunnel to the next, outer TTL used up */
 	DROP_TUNNEL_IN_TUNNEL,	/* the inner packet is addressed to our own tunnel end */
+	DROP_ISOLATED,		/* only the kernel could go on, whose routing table cannot tell this tenant from another */
 
 	REASON_MAX,
 };

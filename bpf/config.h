@@ -16,8 +16,31 @@ struct table_config {
 const volatile struct table_config hosts4_config = {};
 const volatile struct table_config hosts6_config = {};
 
-/* UDP port on which tunnels arrive (RFC 7348: 4789). */
+/* UDP ports on which tunnels arrive: RFC 7348, draft-ietf-nvo3-vxlan-gpe, RFC 8926, draft-ietf-intarea-gue, RFC 9300. */
 const volatile __u16 vxlan_port = 4789;
+const volatile __u16 vxlan_gpe_port = 4790;
+const volatile __u16 geneve_port = 6081;
+const volatile __u16 gue_port = 6080;
+const volatile __u16 lisp_port = 4341;
+
+/* What is asked of the sender inside a tunnel: enum source_rule. */
+const volatile __u8 source_check = SOURCE_LOOSE;
+
+/* TCP connections learn at their start what fits into the tunnel. */
+const volatile _Bool mss_clamp = 1;
+
+/* Some tenant has TENANT_KEEP_TTL. */
+const volatile _Bool keep_ttl = 0;
+
+/* DSCP of outer headers, or DSCP_COPY. */
+const volatile __u8 outer_dscp = DSCP_COPY;
+
+/* ICMP errors made here: so many a second to one sender, and so many at once. 0 makes none. */
+const volatile __u32 icmp_rate = 10;
+const volatile __u32 icmp_burst = 20;
+
+/* Frames may be longer than a page: the program was loaded with the kernel's frags flag. */
+const volatile _Bool frags = 0;
 
 /* A dry run for `roamctl explain`: leaves a walk_report behind. */
 const volatile _Bool dry = 0;

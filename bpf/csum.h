@@ -68,6 +68,32 @@ static __always_inline __u16 csum_replace(__u16 csum, __u16 old, __u16 new)
 		}							\
 	} while (0)
 
+/* The same over a frame of several pieces, copied out one after the other. */
+static __always_inline __s64 csum_copied(struct xdp_md *ctx, __u32 off, __u32 len)
+{
+	__u32 buffer[32];
+	__u64 sum = 0;
+
+	for (int i = 0; i < 80; i++) {
+		__u32 n = len < sizeof(buffer) ? len : sizeof(buffer);
+		__s64 r;
+
+		if (!n)
+			return sum;
+		if (n < sizeof(buffer))
+			__builtin_memset(buffer, 0, sizeof(buffer));
+		if (n > sizeof(buffer) || bpf_xdp_load_bytes(ctx, off, buffer, n))
+			return -1;
+		r = bpf_csum_diff(NULL, 0, buffer, sizeof(buffer), 0);
+		if (r < 0)
+			return -1;
+		sum += (__u32)r;
+		off += n;
+		len -= n;
+	}
+	return len ? -1 : (__s64)sum;
+}
+
 /* Sum over len bytes at off, or -1 where they leave the linear part of the frame or are too many. Pieces have
  * constant sizes because the verifier wants to see them, and at most 512 bytes because Linux 5.10 fails above.
  * A global function: verified once, by itself, instead of on every path that leads here.
@@ -80,6 +106,8 @@ __attribute__((noinline)) __s64 csum_bytes(struct xdp_md *ctx, __u32 off, __u32 
 	__u64 sum = 0;
 
 	off &= OFFSET_MAX;
+	if (frags && start + off + len > end)
+		return csum_copied(ctx, off, len);
 	for (int i = 0; i < 19; i++) {
 		if (left < 512)
 			break;
@@ -112,11 +140,36 @@ __attribute__((noinline)) __s64 csum_bytes(struct xdp_md *ctx, __u32 off, __u32 
 	return sum;
 }
 
+/* Sum of an IPv4 header without options. */
+static __always_inline __u64 csum_ip4(const struct iphdr *ip)
+{
+	const __u32 *w = (const __u32 *)ip;
+
+	return (__u64)w[0] + w[1] + w[2] + w[3] + w[4];
+}
+
+/* The ICMPv6 checksum's sum over pseudo-header and message of the packet at off, or -1; right when it folds to 0xffff. */
+static __always_inline __s64 csum_icmp6(const struct pkt *p, __u32 off, __u32 len)
+{
+	struct ipv6hdr *ip = at(p, off, sizeof(*ip));
+	__s64 sum;
+	__u32 *w;
+
+	if (!ip)
+		return -1;
+	w = (__u32 *)&ip->saddr;
+	sum = csum_bytes(p->ctx, off + sizeof(*ip), len - sizeof(*ip));
+	if (sum < 0)
+		return -1;
+	for (int i = 0; i < 8; i++)
+		sum += w[i];
+	return sum + bpf_htonl(len - sizeof(*ip)) + bpf_htonl(IPPROTO_ICMPV6);
+}
+
 /* Is the checksum of an IPv4 header of ihl words at off right? */
 static __always_inline int csum_ip4_right(const struct pkt *p, const struct iphdr *ip, __u32 off, __u32 ihl)
 {
-	const __u32 *w = (const __u32 *)ip;
-	__u64 sum = (__u64)w[0] + w[1] + w[2] + w[3] + w[4];
+	__u64 sum = csum_ip4(ip);
 
 	if (ihl > 5) {
 		__s64 options = csum_bytes(p->ctx, off + sizeof(*ip), ihl * 4 - sizeof(*ip));

@@ -4,13 +4,30 @@
  * A step returns REASON_NONE to let the packet go on, or the reason that ends its walk. finish() is the single exit:
  * it redirects, counts once, and the reason's family is the XDP action. Steps write only into struct pkt.
  */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+int icmp(struct xdp_md *ctx);
+
+/* What the walk goes over to when a packet cannot go on. Not shared between programs: each load has its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct xdp_md *));
+} programs SEC(".maps") = {
+	.values = { [0] = &icmp },
+};
+
 #include "accept.h"
 #include "count.h"
 #include "decap.h"
 #include "ecmp.h"
 #include "encap.h"
+#include "icmp.h"
 #include "mtu.h"
 #include "neigh.h"
+#include "source.h"
 #include "ttl.h"
 
 /* What is known of the station that a frame is addressed to: enum mac_kind, or 0. */
@@ -36,14 +53,14 @@ static __always_inline int elsewhere(const struct pkt *p)
 /* Finds the next hop: the host's own, or a covering prefix's. */
 static __always_inline enum reason lookup(struct pkt *p)
 {
-	__u32 id = p->v6 ? lookup_host6(p->tenant, p->dst6) : lookup_host4(p->tenant, p->dst4);
+	__u32 id = find_destination(p, p->tenant);
 	struct nexthop *nh;
 
 	p->exact = !!id;
 	if (!id) {
 		if (!p->ours)
 			return PASS_NOT_OURS;
-		id = p->v6 ? lookup_prefix6(p->tenant, p->dst6) : lookup_prefix4(p->tenant, p->dst4);
+		id = cover_destination(p, p->tenant);
 		if (!id)
 			return PASS_NO_ROUTE;
 	}
@@ -74,23 +91,14 @@ static __always_inline enum reason check_tunnel_loop(const struct pkt *p)
 
 static __always_inline enum reason forward_tunnel(struct pkt *p)
 {
-	__u32 index;
 	struct adjacency *adj;
 	enum reason r;
 
 	r = check_tunnel_loop(p);
+	if (!r)
+		r = adjacency(p, &adj);
 	if (r)
 		return r;
-	flow_hash(p);
-	r = choose(p);
-	if (r)
-		return r;
-	if (p->nexthop.kind == NH_UNRESOLVED)
-		return DROP_UNRESOLVED;
-	index = p->nexthop.index;
-	adj = bpf_map_lookup_elem(&adjacencies, &index);
-	if (!adj || p->nexthop.kind != NH_ADJACENCY)
-		return DROP_NEXTHOP;
 	if (p->tunnelled && adj->locator == p->from)
 		return DROP_TUNNEL_BACK;
 	p->mtu = adj->mtu;
@@ -100,6 +108,7 @@ static __always_inline enum reason forward_tunnel(struct pkt *p)
 	r = ttl(p);
 	if (r)
 		return r;
+	mss(p, adj->mtu);
 	r = encap(p, adj);
 	if (r > FWD_REENCAP)
 		return r;
@@ -131,7 +140,7 @@ static __always_inline enum reason forward_local(struct pkt *p)
 	if (r)
 		return r;
 	p->egress = slot;
-	return deliver(p, host, out);
+	return deliver(p, host->mac, out);
 }
 
 static __always_inline enum reason forward(struct pkt *p)
@@ -161,13 +170,13 @@ static __always_inline enum reason check_inner_destination(const struct pkt *p, 
 
 	if (r != PASS_NO_ROUTE || !p->tunnelled)
 		return r;
-	value = p->v6 ? find_address6(SPACE_LOCATOR, p->dst6) : find_host4(SPACE_LOCATOR, p->dst4);
+	value = find_destination(p, SPACE_LOCATOR);
 	return value == LOCATOR_OWN ? DROP_TUNNEL_IN_TUNNEL : r;
 }
 
 static __always_inline enum reason walk_ip(struct pkt *p)
 {
-	enum reason r;
+	enum reason r, refused;
 
 	r = parse_ip(p);
 	if (r)
@@ -181,7 +190,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 			return r;
 		if (p->multicast)
 			return PASS_MULTICAST;
-		if (!(p->port->role & (ROLE_ACCESS | ROLE_UPLINK)))
+		if (!(p->port->role & (ROLE_ACCESS | ROLE_UPLINK | ROLE_FRAGMENT)))
 			return PASS_UNDERLAY;
 		r = check_scope(p);
 		if (r)
@@ -195,6 +204,11 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		}
 	}
 	r = lookup(p);
+	if (r >= DROP_SHORT)
+		return r;
+	refused = source(p);
+	if (refused)
+		return refused;
 	if (!r)
 		r = forward(p);
 	return check_inner_destination(p, r);
@@ -219,10 +233,14 @@ static __always_inline enum reason walk(struct pkt *p)
  */
 static __always_inline enum reason hand_over(struct pkt *p, enum reason r)
 {
+	struct tenant *tenant;
 	struct ethhdr *eth;
 
 	if (r != PASS_OWN && r != PASS_RESOLVE && r != PASS_NO_ROUTE)
 		return r;
+	tenant = bpf_map_lookup_elem(&tenants, &p->tenant);
+	if (tenant && tenant->flags & TENANT_ISOLATED)
+		return DROP_ISOLATED;
 	if (p->tunnelled) {
 		if (move_head(p, (int)p->l3 - (int)sizeof(*eth)))
 			return DROP_HEADROOM;
@@ -287,13 +305,47 @@ static __always_inline int finish(struct pkt *p, enum reason r)
 	return action;
 }
 
+/* A packet that is too large or too old for its way out. Its sender is told by a program of its own, so that what is rare
+ * costs the others nothing; oversize IPv4 that may be fragmented goes to the kernel, which gives the pieces back.
+ */
+static __always_inline enum reason complain(struct pkt *p, enum reason r)
+{
+	__u32 tenant = p->tenant;
+	struct tenant *t;
+
+	if (p->port->role & ROLE_FRAGMENT || p->nexthop.flags & (NHF_HELD | NHF_MOVED))
+		return r;
+	if (r == DROP_MTU && p->may_fragment) {
+		t = bpf_map_lookup_elem(&tenants, &tenant);
+		/* From a tunnel into the next it would lose what bounds it. */
+		if (!t || !(t->flags & TENANT_FRAGMENT) || (p->tunnelled && elsewhere(p)))
+			return r;
+		return p->ttl > 1 ? to_fragment(p, t) : complain_by_icmp(p, DROP_TTL);
+	}
+	return complain_by_icmp(p, r);
+}
+
 SEC("xdp")
 int datapath(struct xdp_md *ctx)
 {
 	struct pkt p = { .ctx = ctx };
+	enum reason r;
 
 	p.bytes = frame_len(&p);
-	return finish(&p, walk(&p));
+	r = walk(&p);
+	if (r == DROP_MTU || r == DROP_TTL)
+		r = complain(&p, r);
+	return finish(&p, r);
+}
+
+/* Reached from complain() through map programs: the frame is as it came, but for what decapsulation merged into the inner header. */
+SEC("xdp")
+int icmp(struct xdp_md *ctx)
+{
+	struct pkt p = { .ctx = ctx };
+	enum reason r = answer(&p);
+
+	return p.port ? finish(&p, r) : XDP_DROP; /* the walk found the port: it is there */
 }
 
 /* Carries the enums of abi.h into BTF, from which Go generates its types and reads the names of reasons. */
@@ -302,6 +354,10 @@ struct abi_types {
 	enum limits limits;
 	enum space space;
 	enum locator_value locator_value;
+	enum locator_option locator_option;
+	enum tenant_flag tenant_flag;
+	enum source_rule source_rule;
+	enum dscp dscp;
 	enum port_role port_role;
 	enum port_flag port_flag;
 	enum segment_flag segment_flag;

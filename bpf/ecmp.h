@@ -63,3 +63,20 @@ static __always_inline enum reason choose(struct pkt *p)
 	p->nexthop.flags = index;
 	return p->nexthop.kind == NH_SET ? DROP_NEXTHOP : REASON_NONE;
 }
+
+/* The adjacency by which this flow leaves, of a next hop that leads elsewhere. */
+static __always_inline enum reason adjacency(struct pkt *p, struct adjacency **adj)
+{
+	__u32 index;
+	enum reason r;
+
+	flow_hash(p);
+	r = choose(p);
+	if (r)
+		return r;
+	if (p->nexthop.kind == NH_UNRESOLVED)
+		return DROP_UNRESOLVED;
+	index = p->nexthop.index;
+	*adj = bpf_map_lookup_elem(&adjacencies, &index);
+	return *adj && p->nexthop.kind == NH_ADJACENCY ? REASON_NONE : DROP_NEXTHOP;
+}

@@ -28,71 +28,68 @@ union outer {
 	} __attribute__((packed)) v6;
 };
 
-/* Copies a template whose length is known here, in words that need no alignment. */
-static __always_inline union outer *copy_header(const struct pkt *p, const struct adjacency *adj, const __u32 len)
+/* Copies a template in two halves of fixed size, which overlap as far as it is shorter than both: so no length is a path
+ * of its own. at() is asked for what is patched, which no frame is too short for.
+ */
+static __always_inline union outer *copy_halves(const struct pkt *p, const struct adjacency *adj, const __u32 half, const __u32 patched)
 {
-	__u8 *to = at(p, 0, len);
-	__u32 i = 0;
+	__u32 rest = adj->len - half;
+	__u8 *to, *second;
 
-	if (!to)
+	if (rest > half)
+		return NULL;
+	second = at(p, rest, half);
+	to = at(p, 0, patched);
+	if (!second || !to)
 		return NULL;
 #pragma unroll
-	for (; i + 8 <= len; i += 8)
+	for (__u32 i = 0; i < half; i += 8)
 		*(__u64 *)(to + i) = *(const __u64 *)(adj->header + i);
-	if (len & 4) {
-		*(__u32 *)(to + i) = *(const __u32 *)(adj->header + i);
-		i += 4;
-	}
-	if (len & 2)
-		*(__u16 *)(to + i) = *(const __u16 *)(adj->header + i);
+#pragma unroll
+	for (__u32 i = 0; i < half; i += 8)
+		*(__u64 *)(second + i) = *(const __u64 *)(adj->header + rest + i);
 	return (union outer *)to;
 }
 
-/* One line per template length in use. */
-static __always_inline union outer *copy_template(const struct pkt *p, const struct adjacency *adj)
-{
-	switch (adj->len) {
-	case 64: /* VXLAN over IPv4 */
-		return copy_header(p, adj, 64);
-	case 84: /* VXLAN over IPv6 */
-		return copy_header(p, adj, 84);
-	}
-	return NULL;
-}
-
-static __always_inline __u8 outer_ttl_of(const struct pkt *p)
+static __always_inline __u8 outer_ttl_of(const struct pkt *p, const struct adjacency *adj)
 {
 	/* A packet that comes from a tunnel takes its outer TTL along, less one: two gateways that each name the
 	 * other cannot keep it for ever. */
-	return p->tunnelled ? p->outer_ttl - 1 : 64;
+	if (p->tunnelled)
+		return p->outer_ttl - 1;
+	return adj->flags & ADJ_COPY_TTL ? p->ttl : 64;
+}
+
+/* DSCP as the operator wants it; ECN only where the far end gives it back (RFC 6040, section 4.1; RFC 9601). */
+static __always_inline __u8 outer_tos_of(const struct pkt *p, const struct adjacency *adj)
+{
+	__u8 dscp = outer_dscp == DSCP_COPY ? p->tos & 0xfc : outer_dscp << 2;
+
+	return adj->flags & ADJ_ECN ? dscp | (p->tos & 3) : dscp;
 }
 
 static __always_inline void patch_ip4(const struct pkt *p, const struct adjacency *adj, struct iphdr *ip)
 {
 	__u16 len = adj->len - sizeof(struct ethhdr) + p->ip_len;
-	__u8 ttl = outer_ttl_of(p);
+	__u8 ttl = outer_ttl_of(p, adj), tos = outer_tos_of(p, adj);
 
-	ip->tos = p->tos;
+	ip->tos = tos;
 	ip->tot_len = bpf_htons(len);
 	ip->ttl = ttl;
-	ip->check = ~csum_fold32(adj->csum + bpf_htons(p->tos) + bpf_htons(len) + bpf_htons(ttl << 8));
+	ip->check = ~csum_fold32(adj->csum[p->v6 & 1] + bpf_htons(tos) + bpf_htons(len) + bpf_htons(ttl << 8));
 }
 
 static __always_inline void patch_ip6(const struct pkt *p, const struct adjacency *adj, struct ipv6hdr *ip)
 {
 	/* RFC 6438: the flow label spreads what has no port to do it. */
-	*(__be32 *)ip = bpf_htonl(6u << 28 | (__u32)p->tos << 20 | (p->flow & 0xfffff));
+	*(__be32 *)ip = bpf_htonl(6u << 28 | (__u32)outer_tos_of(p, adj) << 20 | (p->flow & 0xfffff));
 	ip->payload_len = bpf_htons(adj->len - sizeof(struct ethhdr) - sizeof(*ip) + p->ip_len);
-	ip->hop_limit = outer_ttl_of(p);
-}
-
-static __always_inline __u16 inner_proto(const struct pkt *p, const struct adjacency *adj)
-{
-	return p->v6 ? adj->proto6 : adj->proto4;
+	ip->hop_limit = outer_ttl_of(p, adj);
 }
 
 static __always_inline enum reason patch_proto(const struct pkt *p, const struct adjacency *adj)
 {
+	__u16 proto = p->v6 ? adj->proto6 : adj->proto4;
 	__u8 *field;
 
 	if (!adj->proto)
@@ -101,9 +98,9 @@ static __always_inline enum reason patch_proto(const struct pkt *p, const struct
 	if (!field)
 		return DROP_SHORT;
 	if (adj->proto_size == 2)
-		*(__u16 *)field = inner_proto(p, adj);
+		*(__u16 *)field = proto;
 	else
-		*field = inner_proto(p, adj);
+		*field = *(__u8 *)&proto;
 	return REASON_NONE;
 }
 
@@ -124,62 +121,93 @@ static __always_inline enum reason patch_udp_csum(const struct pkt *p, const str
 		return DROP_CHECKSUM_LENGTH;
 	if (!out)
 		return DROP_SHORT;
-	check = ~csum_fold((__u64)adj->csum + payload + out->v6.udp.source + 2 * (__u32)out->v6.udp.len + inner_proto(p, adj));
+	check = ~csum_fold((__u64)adj->csum[p->v6 & 1] + payload + out->v6.udp.source + 2 * (__u32)out->v6.udp.len);
 	out->v6.udp.check = check ? check : 0xffff;
 	return REASON_NONE;
 }
 
+/* 34 (IP in IP) to 64 bytes (VXLAN). */
+static __always_inline enum reason write_outer4(const struct pkt *p, const struct adjacency *adj)
+{
+	union outer *out = copy_halves(p, adj, 32, sizeof(out->v4));
+
+	if (!out)
+		return DROP_NEXTHOP;
+	patch_ip4(p, adj, &out->v4.ip);
+	if (adj->udp)
+		patch_udp(p, adj, &out->v4.udp);
+	return patch_proto(p, adj);
+}
+
+/* 54 to 84 bytes. */
+static __always_inline enum reason write_outer6(const struct pkt *p, const struct adjacency *adj)
+{
+	union outer *out = copy_halves(p, adj, 48, sizeof(out->v6));
+	enum reason r;
+
+	if (!out)
+		return DROP_NEXTHOP;
+	patch_ip6(p, adj, &out->v6.ip);
+	if (adj->udp)
+		patch_udp(p, adj, &out->v6.udp);
+	r = patch_proto(p, adj);
+	return !r && adj->flags & ADJ_UDP_CSUM ? patch_udp_csum(p, adj) : r;
+}
+
 static __always_inline enum reason encap(struct pkt *p, const struct adjacency *adj)
 {
-	union outer *out;
 	enum reason r;
 
 	if (move_head(p, (int)p->l3 - adj->len))
 		return DROP_HEADROOM;
-	out = copy_template(p, adj);
-	if (!out)
-		return DROP_NEXTHOP;
-	r = patch_proto(p, adj);
-	if (r)
-		return r;
-	if (adj->flags & ADJ_IPV6) {
-		patch_ip6(p, adj, &out->v6.ip);
-		if (adj->udp)
-			patch_udp(p, adj, &out->v6.udp);
-		if (adj->flags & ADJ_UDP_CSUM)
-			r = patch_udp_csum(p, adj);
-	} else {
-		patch_ip4(p, adj, &out->v4.ip);
-		if (adj->udp)
-			patch_udp(p, adj, &out->v4.udp);
-	}
+	r = adj->flags & ADJ_IPV6 ? write_outer6(p, adj) : write_outer4(p, adj);
 	if (r)
 		return r;
 	return p->tunnelled ? FWD_REENCAP : FWD_ENCAP;
 }
 
-/* Puts an Ethernet header, with a VLAN tag where the port has one, in front of the IP packet. */
-static __always_inline enum reason deliver(struct pkt *p, const struct local *host, const struct port *out)
+/* The length of a port's link header: Ethernet, and its tags. */
+static __always_inline __u32 link_len(const struct port *port)
 {
-	__u32 len = sizeof(struct ethhdr) + (out->vlan ? sizeof(struct vlan_header) : 0);
+	__u32 tags = port->vlan ? port->inner_vlan ? 2 : 1 : 0;
+
+	return sizeof(struct ethhdr) + tags * sizeof(struct vlan_header);
+}
+
+/* Writes the link header of a frame that leaves by a port, in front of its IP packet. */
+static __always_inline enum reason put_link(const struct pkt *p, const struct port *port, const __u8 mac[6])
+{
 	__be16 proto = p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-	struct ethhdr *eth;
+	struct ethhdr *eth = at(p, 0, sizeof(*eth) + 2 * sizeof(struct vlan_header));
+	struct vlan_header *tag = (void *)(eth + 1);
+
+	if (!eth)
+		return DROP_SHORT;
+	mac_copy(eth->h_dest, mac);
+	mac_copy(eth->h_source, port->mac);
+	if (!port->vlan) {
+		eth_set_proto(eth, proto);
+		return REASON_NONE;
+	}
+	eth_set_proto(eth, port->tag_proto);
+	tag->tci = bpf_htons(port->vlan);
+	if (port->inner_vlan) {
+		tag->proto = bpf_htons(ETH_P_8021Q);
+		tag++;
+		tag->tci = bpf_htons(port->inner_vlan);
+	}
+	tag->proto = proto;
+	return REASON_NONE;
+}
+
+/* Gives the packet to a station on a port. */
+static __always_inline enum reason deliver(struct pkt *p, const __u8 mac[6], const struct port *out)
+{
+	__u32 len = link_len(out);
+	enum reason r;
 
 	if (p->l3 != len && move_head(p, (int)p->l3 - (int)len))
 		return DROP_HEADROOM;
-	eth = at(p, 0, sizeof(*eth) + sizeof(struct vlan_header));
-	if (!eth)
-		return DROP_SHORT;
-	mac_copy(eth->h_dest, host->mac);
-	mac_copy(eth->h_source, out->mac);
-	if (out->vlan) {
-		struct vlan_header *tag = (void *)(eth + 1);
-
-		eth_set_proto(eth, bpf_htons(ETH_P_8021Q));
-		tag->tci = bpf_htons(out->vlan);
-		tag->proto = proto;
-	} else {
-		eth_set_proto(eth, proto);
-	}
-	return FWD_DELIVER;
+	r = put_link(p, out, mac);
+	return r ? r : FWD_DELIVER;
 }

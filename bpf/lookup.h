@@ -77,8 +77,10 @@ static __always_inline __u32 overflow_find(__u64 hi, __u64 lo, __u32 space)
 	return record ? record_value(*(volatile __u32 *)record, hi, lo, space) : 0;
 }
 
+/* The look-ups are global functions: verified once, and once in the program, where it is in the cache. */
+
 /* The value of an IPv4 address (host byte order) in a space, or 0. */
-static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
+__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
 {
 	const volatile struct table_config *t = &hosts4_config;
 	__u64 key = (__u64)space << 32 | addr;
@@ -114,12 +116,10 @@ static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u6
 	return 0;
 }
 
-/* The value of an IPv6 address (wire order) in a space, or 0. */
-static __always_inline __u32 lookup_host6(__u32 space, const __be32 addr[4])
+/* The value of an IPv6 address in a space, or 0; hi and lo are its halves as they lie in memory. */
+__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
 {
 	const volatile struct table_config *t = &hosts6_config;
-	__u64 hi = (__u64)addr[1] << 32 | addr[0];
-	__u64 lo = (__u64)addr[3] << 32 | addr[2];
 	__u64 hash = hash6(hi, lo, space, t);
 	__u64 tag = (hash * MIX3) >> RECORD_BITS;
 	__u32 value;
@@ -133,26 +133,13 @@ static __always_inline __u32 lookup_host6(__u32 space, const __be32 addr[4])
 	return overflow_find(hi, lo, space);
 }
 
-/* The same two for callers that are in no hurry. Global functions: verified once, and once in the program. */
-__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
-{
-	return lookup_host4(space, addr);
-}
-
-__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
-{
-	__be32 addr[4] = { hi, hi >> 32, lo, lo >> 32 };
-
-	return lookup_host6(space, addr);
-}
-
 static __always_inline __u32 find_address6(__u32 space, const __be32 addr[4])
 {
 	return find_host6(space, (__u64)addr[1] << 32 | addr[0], (__u64)addr[3] << 32 | addr[2]);
 }
 
 /* The longest covering prefix's value, or 0. */
-static __always_inline __u32 lookup_prefix4(__u32 tenant, __u32 addr)
+__attribute__((noinline)) __u32 find_prefix4(__u32 tenant, __u32 addr)
 {
 	struct lpm4_key key = { .prefixlen = 64, .tenant = bpf_htonl(tenant), .addr = bpf_htonl(addr) };
 	__u32 *value = bpf_map_lookup_elem(&prefixes4, &key);
@@ -160,14 +147,41 @@ static __always_inline __u32 lookup_prefix4(__u32 tenant, __u32 addr)
 	return value ? *value : 0;
 }
 
-static __always_inline __u32 lookup_prefix6(__u32 tenant, const __be32 addr[4])
+__attribute__((noinline)) __u32 find_prefix6(__u32 tenant, __u64 hi, __u64 lo)
 {
 	struct lpm6_key key = {
 		.prefixlen = 160,
 		.tenant = bpf_htonl(tenant),
-		.addr = { addr[0], addr[1], addr[2], addr[3] },
+		.addr = { hi, hi >> 32, lo, lo >> 32 },
 	};
 	__u32 *value = bpf_map_lookup_elem(&prefixes6, &key);
 
 	return value ? *value : 0;
+}
+
+/* Of a packet's addresses, in the family that it has. */
+static __always_inline __u32 find_source(const struct pkt *p, __u32 space)
+{
+	return p->v6 ? find_address6(space, p->src6) : find_host4(space, p->src4);
+}
+
+static __always_inline __u32 find_destination(const struct pkt *p, __u32 space)
+{
+	return p->v6 ? find_address6(space, p->dst6) : find_host4(space, p->dst4);
+}
+
+static __always_inline __u32 cover(const struct pkt *p, __u32 space, __u32 addr4, const __be32 addr6[4])
+{
+	return p->v6 ? find_prefix6(space, (__u64)addr6[1] << 32 | addr6[0], (__u64)addr6[3] << 32 | addr6[2]) :
+		       find_prefix4(space, addr4);
+}
+
+static __always_inline __u32 cover_source(const struct pkt *p, __u32 space)
+{
+	return cover(p, space, p->src4, p->src6);
+}
+
+static __always_inline __u32 cover_destination(const struct pkt *p, __u32 space)
+{
+	return cover(p, space, p->dst4, p->dst6);
 }

@@ -29,6 +29,14 @@ struct {
 } segments SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TENANTS);
+	__type(key, __u32);
+	__type(value, struct tenant);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} tenants SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 20);
 	__type(key, struct mac_key);
@@ -132,6 +140,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } tx_ports SEC(".maps");
+
+/* Errors to senders. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct complaint);
+} complaints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ICMP_SOURCES);
+	__type(key, struct icmp_source);
+	__type(value, struct icmp_budget);
+} icmp_sources SEC(".maps");
 
 /* What happened. */
 struct {

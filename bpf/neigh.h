@@ -112,24 +112,6 @@ static __always_inline enum reason neigh_arp(struct pkt *p)
 	return FWD_ARP;
 }
 
-/* The ICMPv6 checksum's sum over pseudo-header and message; right when it folds to 0xffff. */
-static __always_inline __s64 nd_sum(const struct pkt *p, __u32 off, __u32 len)
-{
-	struct ipv6hdr *ip = at(p, off, sizeof(*ip));
-	__s64 sum;
-	__u32 *w;
-
-	if (!ip)
-		return -1;
-	w = (__u32 *)&ip->saddr;
-	sum = csum_bytes(p->ctx, off + sizeof(*ip), len - sizeof(*ip));
-	if (sum < 0)
-		return -1;
-	for (int i = 0; i < 8; i++)
-		sum += w[i];
-	return sum + bpf_htonl(len - sizeof(*ip)) + bpf_htonl(IPPROTO_ICMPV6);
-}
-
 static __always_inline enum reason nd_advertise(struct pkt *p, __u32 flags, int to_all)
 {
 	int extra = (int)(p->l3 + sizeof(struct nd)) - (int)frame_len(p);
@@ -168,7 +150,7 @@ static __always_inline enum reason nd_advertise(struct pkt *p, __u32 flags, int 
 	nd->option = ND_TARGET_MAC;
 	nd->option_len = 1;
 	mac_copy(nd->mac, p->segment->mac);
-	sum = nd_sum(p, p->l3, sizeof(*nd));
+	sum = csum_icmp6(p, p->l3, sizeof(*nd));
 	if (sum < 0)
 		return DROP_SHORT;
 	nd = at(p, p->l3, sizeof(*nd));
@@ -207,7 +189,7 @@ static __always_inline enum reason neigh_nd(struct pkt *p)
 	}
 	if (answer == ANSWER_NONE || (answer == ANSWER_PROXY && unspecified))
 		return PASS_ND;
-	sum = nd_sum(p, p->l3, p->ip_len);
+	sum = csum_icmp6(p, p->l3, p->ip_len);
 	if (sum < 0 || csum_fold(sum) != 0xffff)
 		return PASS_ND;
 	/* O = 1 even where RFC 4861 lets a proxy send 0: a host that just lost its neighbour to another site must

@@ -9,23 +9,24 @@
 #include "csum.h"
 #include "maps.h"
 
-static __always_inline __u32 port_slot(__u32 ifindex, __u32 vlan, __u32 probe)
+/* tags is the outer VLAN, and the inner one 12 bits up. */
+static __always_inline __u32 port_slot(__u32 ifindex, __u32 tags, __u32 probe)
 {
-	__u32 hash = ifindex * 0x9E3779B1U + vlan * 0x85EBCA6BU;
+	__u32 hash = ifindex * 0x9E3779B1U + tags * 0x85EBCA6BU;
 
 	return ((hash >> 24) + probe) % PORTS;
 }
 
-static __always_inline enum reason port_find(struct pkt *p, __u16 vlan)
+static __always_inline enum reason port_find(struct pkt *p, __u16 vlan, __u16 inner)
 {
 	__u32 ifindex = p->ctx->ingress_ifindex;
 
 #pragma unroll
 	for (__u32 i = 0; i < PORT_PROBES; i++) {
-		__u32 slot = port_slot(ifindex, vlan, i);
+		__u32 slot = port_slot(ifindex, vlan | inner << 12, i);
 		struct port *port = bpf_map_lookup_elem(&ports, &slot);
 
-		if (port && port->ifindex == ifindex && port->vlan == vlan) {
+		if (port && port->ifindex == ifindex && port->vlan == vlan && port->inner_vlan == inner) {
 			p->port = port;
 			p->slot = slot;
 			return REASON_NONE;
@@ -34,26 +35,45 @@ static __always_inline enum reason port_find(struct pkt *p, __u16 vlan)
 	return PASS_NO_PORT;
 }
 
+static __always_inline int is_tag(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+}
+
+/* Steps over a VLAN tag, if one is there. */
+static __always_inline enum reason parse_tag(struct pkt *p, __u16 *vlan)
+{
+	struct vlan_header *tag;
+
+	if (!is_tag(p->ethertype))
+		return REASON_NONE;
+	tag = at(p, p->l3, sizeof(*tag));
+	if (!tag)
+		return DROP_SHORT;
+	*vlan = bpf_ntohs(tag->tci) & 0xfff;
+	p->ethertype = tag->proto;
+	p->l3 += sizeof(*tag);
+	return REASON_NONE;
+}
+
 static __always_inline enum reason parse_link(struct pkt *p)
 {
 	struct ethhdr *eth = at(p, 0, sizeof(*eth));
 	enum reason r;
-	__u16 vlan = 0;
+	__u16 vlan = 0, inner = 0;
 
 	if (!eth)
 		return DROP_SHORT;
 	p->l3 = sizeof(*eth);
 	p->ethertype = eth_proto(eth);
-	if (p->ethertype == bpf_htons(ETH_P_8021Q)) {
-		struct vlan_header *tag = at(p, sizeof(*eth), sizeof(*tag));
-
-		if (!tag)
-			return DROP_SHORT;
-		vlan = bpf_ntohs(tag->tci) & 0xfff;
-		p->ethertype = tag->proto;
-		p->l3 += sizeof(*tag);
+	if (is_tag(p->ethertype)) {
+		r = parse_tag(p, &vlan);
+		if (!r)
+			r = parse_tag(p, &inner);
+		if (r)
+			return r;
 	}
-	r = port_find(p, vlan);
+	r = port_find(p, vlan, inner);
 	if (r)
 		return r;
 	p->tenant = p->port->tenant;
@@ -92,6 +112,7 @@ static __always_inline enum reason parse_ip4(struct pkt *p)
 	p->proto = ip->protocol;
 	p->ttl = ip->ttl;
 	p->tos = ip->tos;
+	p->may_fragment = !(frag & IP_DF);
 	p->fragment = !!(frag & (IP_MF | IP_OFFSET));
 	p->later_fragment = !!(frag & IP_OFFSET);
 	p->ip_len = len;
@@ -203,6 +224,7 @@ static __always_inline enum reason parse_ip6(struct pkt *p)
 	p->proto = ip->nexthdr;
 	p->ttl = ip->hop_limit;
 	p->tos = first >> 20;
+	p->may_fragment = 0;
 	p->fragment = 0;
 	p->later_fragment = 0;
 	__builtin_memcpy(p->src6, &ip->saddr, sizeof(p->src6));

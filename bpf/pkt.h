@@ -22,6 +22,8 @@
 #define IP_OFFSET 0x1fff
 #define OFFSET_MAX 0x3ff	/* no header that the walk reads starts later */
 
+#define IP_DF 0x4000
+
 struct vlan_header {
 	__be16 tci;
 	__be16 proto;
@@ -52,6 +54,7 @@ struct pkt {
 	__u8 tos;
 	__u8 fragment;
 	__u8 later_fragment;
+	__u8 may_fragment;	/* IPv4 without DF */
 	__u32 ip_len;
 	__u32 src4, dst4;	/* host byte order */
 	__be32 src6[4], dst6[4];
@@ -75,18 +78,26 @@ struct pkt {
 /* The len bytes at offset off of the frame, or NULL. Pointers die with the next change of length. An offset above OFFSET_MAX
  * would wrap: whoever computes one from the packet's own lengths checks it.
  */
-static __always_inline void *at(const struct pkt *p, __u32 off, const __u32 len)
+static __always_inline void *ctx_at(const struct xdp_md *ctx, __u32 off, const __u32 len)
 {
-	void *start = (void *)(long)p->ctx->data;
-	void *end = (void *)(long)p->ctx->data_end;
+	void *start = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
 	void *here = start + (off & OFFSET_MAX);
 
+	/* The compiler may not extend it from 32 bits a second time: the verifier would no longer know it for the end. */
+	asm volatile("" : "+r"(end));
 	return here + len <= end ? here : NULL;
 }
 
+static __always_inline void *at(const struct pkt *p, __u32 off, const __u32 len)
+{
+	return ctx_at(p->ctx, off, len);
+}
+
+/* Headers always lie in the linear part; what follows it counts too. */
 static __always_inline __u32 frame_len(const struct pkt *p)
 {
-	return p->ctx->data_end - p->ctx->data;
+	return frags ? bpf_xdp_get_buff_len(p->ctx) : p->ctx->data_end - p->ctx->data;
 }
 
 /* Moves the start of the frame: by < 0 makes room in front, by > 0 cuts. */

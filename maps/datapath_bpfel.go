@@ -16,7 +16,7 @@ import (
 type datapathAbi uint32
 
 const (
-	datapathAbiABI_VERSION datapathAbi = 1
+	datapathAbiABI_VERSION datapathAbi = 2
 )
 
 type datapathAbiTypes struct {
@@ -25,6 +25,10 @@ type datapathAbiTypes struct {
 	Limits        uint32
 	Space         uint32
 	LocatorValue  uint32
+	LocatorOption uint32
+	TenantFlag    uint32
+	SourceRule    uint32
+	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
 	SegmentFlag   uint32
@@ -49,7 +53,7 @@ type datapathAbiTypes struct {
 type datapathAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
-	Csum      uint32
+	Csum      [2]uint32
 	Len       uint16
 	Mtu       uint16
 	Port      uint16
@@ -61,7 +65,7 @@ type datapathAdjacency struct {
 	Proto4    uint16
 	Proto6    uint16
 	Variant   uint16
-	Pad       [10]uint8
+	Pad       [6]uint8
 }
 
 type datapathAdjacencyFlag uint32
@@ -69,11 +73,27 @@ type datapathAdjacencyFlag uint32
 const (
 	datapathAdjacencyFlagADJ_IPV6     datapathAdjacencyFlag = 1
 	datapathAdjacencyFlagADJ_UDP_CSUM datapathAdjacencyFlag = 2
+	datapathAdjacencyFlagADJ_ECN      datapathAdjacencyFlag = 4
+	datapathAdjacencyFlagADJ_COPY_TTL datapathAdjacencyFlag = 8
 )
 
 type datapathBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type datapathComplaint struct {
+	_         structs.HostLayout
+	Reason    uint32
+	Slot      uint32
+	Tenant    uint32
+	Bytes     uint32
+	L3        uint32
+	Room      uint32
+	Mtu       uint32
+	Ethertype uint16
+	Tunnelled uint8
+	Pad       uint8
 }
 
 type datapathCounter struct {
@@ -82,12 +102,31 @@ type datapathCounter struct {
 	Bytes   uint64
 }
 
+type datapathDscp uint32
+
+const (
+	datapathDscpDSCP_COPY datapathDscp = 255
+)
+
+type datapathIcmpBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
+type datapathIcmpSource struct {
+	_      structs.HostLayout
+	Addr   [4]uint32
+	Tenant uint32
+}
+
 type datapathLimits uint32
 
 const (
 	datapathLimitsPORTS            datapathLimits = 256
 	datapathLimitsPORT_PROBES      datapathLimits = 8
 	datapathLimitsSEGMENTS         datapathLimits = 1024
+	datapathLimitsTENANTS          datapathLimits = 4096
 	datapathLimitsREASONS          datapathLimits = 96
 	datapathLimitsLOCATORS         datapathLimits = 4096
 	datapathLimitsNEXTHOPS         datapathLimits = 1048576
@@ -99,6 +138,7 @@ const (
 	datapathLimitsVALUE_BITS       datapathLimits = 20
 	datapathLimitsRECORD_BITS      datapathLimits = 24
 	datapathLimitsOVERFLOW_ENTRIES datapathLimits = 65536
+	datapathLimitsICMP_SOURCES     datapathLimits = 16384
 )
 
 type datapathLocal struct {
@@ -117,8 +157,19 @@ type datapathLocator struct {
 	Encap     uint8
 	UdpPort   uint16
 	RouterMac [6]uint8
-	Pad       [6]uint8
+	Tenant    uint16
+	Mtu       uint16
+	Number    uint16
+	Options   uint8
+	Pad       [3]uint8
 }
+
+type datapathLocatorOption uint32
+
+const (
+	datapathLocatorOptionLOCATOR_NO_ECN    datapathLocatorOption = 1
+	datapathLocatorOptionLOCATOR_ZERO_CSUM datapathLocatorOption = 2
+)
 
 type datapathLocatorValue uint32
 
@@ -164,7 +215,8 @@ type datapathNexthop struct {
 type datapathNexthopFlag uint32
 
 const (
-	datapathNexthopFlagNHF_HELD datapathNexthopFlag = 1
+	datapathNexthopFlagNHF_HELD  datapathNexthopFlag = 1
+	datapathNexthopFlagNHF_MOVED datapathNexthopFlag = 2
 )
 
 type datapathNexthopId uint32
@@ -199,16 +251,18 @@ type datapathOverflowKey struct {
 }
 
 type datapathPort struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Vlan    uint16
-	Role    uint8
-	Flags   uint8
-	Tenant  uint16
-	Segment uint16
-	Mac     [6]uint8
-	Mtu     uint16
-	Pad     [3]uint32
+	_         structs.HostLayout
+	Ifindex   uint32
+	Vlan      uint16
+	Role      uint8
+	Flags     uint8
+	Tenant    uint16
+	Segment   uint16
+	Mac       [6]uint8
+	Mtu       uint16
+	InnerVlan uint16
+	TagProto  uint16
+	Pad       [2]uint32
 }
 
 type datapathPortFlag uint32
@@ -223,6 +277,7 @@ const (
 	datapathPortRoleROLE_ACCESS   datapathPortRole = 1
 	datapathPortRoleROLE_UNDERLAY datapathPortRole = 2
 	datapathPortRoleROLE_UPLINK   datapathPortRole = 4
+	datapathPortRoleROLE_FRAGMENT datapathPortRole = 8
 )
 
 type datapathReason uint32
@@ -234,40 +289,49 @@ const (
 	datapathReasonFWD_DELIVER           datapathReason = 3
 	datapathReasonFWD_ARP               datapathReason = 4
 	datapathReasonFWD_ND                datapathReason = 5
-	datapathReasonPASS_NO_PORT          datapathReason = 6
-	datapathReasonPASS_NOT_IP           datapathReason = 7
-	datapathReasonPASS_NOT_OURS         datapathReason = 8
-	datapathReasonPASS_MULTICAST        datapathReason = 9
-	datapathReasonPASS_LINK_LOCAL       datapathReason = 10
-	datapathReasonPASS_ARP              datapathReason = 11
-	datapathReasonPASS_ND               datapathReason = 12
-	datapathReasonPASS_OWN              datapathReason = 13
-	datapathReasonPASS_UNDERLAY         datapathReason = 14
-	datapathReasonPASS_RESOLVE          datapathReason = 15
-	datapathReasonPASS_NO_ROUTE         datapathReason = 16
-	datapathReasonDROP_SHORT            datapathReason = 17
-	datapathReasonDROP_IP_HEADER        datapathReason = 18
-	datapathReasonDROP_IP_CHECKSUM      datapathReason = 19
-	datapathReasonDROP_MARTIAN          datapathReason = 20
-	datapathReasonDROP_TTL              datapathReason = 21
-	datapathReasonDROP_MTU              datapathReason = 22
-	datapathReasonDROP_BLACKHOLE        datapathReason = 23
-	datapathReasonDROP_UNRESOLVED       datapathReason = 24
-	datapathReasonDROP_NEXTHOP          datapathReason = 25
-	datapathReasonDROP_HEADROOM         datapathReason = 26
-	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 27
-	datapathReasonDROP_REDIRECT         datapathReason = 28
-	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 29
-	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 30
-	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 31
-	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 32
-	datapathReasonDROP_INNER_NOT_IP     datapathReason = 33
-	datapathReasonDROP_ECN              datapathReason = 34
-	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 35
-	datapathReasonDROP_TUNNEL_BACK      datapathReason = 36
-	datapathReasonDROP_TUNNEL_TTL       datapathReason = 37
-	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 38
-	datapathReasonREASON_MAX            datapathReason = 39
+	datapathReasonFWD_TOO_BIG           datapathReason = 6
+	datapathReasonFWD_EXPIRED           datapathReason = 7
+	datapathReasonFWD_FRAGMENT          datapathReason = 8
+	datapathReasonPASS_NO_PORT          datapathReason = 9
+	datapathReasonPASS_NOT_IP           datapathReason = 10
+	datapathReasonPASS_NOT_OURS         datapathReason = 11
+	datapathReasonPASS_MULTICAST        datapathReason = 12
+	datapathReasonPASS_LINK_LOCAL       datapathReason = 13
+	datapathReasonPASS_ARP              datapathReason = 14
+	datapathReasonPASS_ND               datapathReason = 15
+	datapathReasonPASS_OWN              datapathReason = 16
+	datapathReasonPASS_UNDERLAY         datapathReason = 17
+	datapathReasonPASS_RESOLVE          datapathReason = 18
+	datapathReasonPASS_NO_ROUTE         datapathReason = 19
+	datapathReasonDROP_SHORT            datapathReason = 20
+	datapathReasonDROP_IP_HEADER        datapathReason = 21
+	datapathReasonDROP_IP_CHECKSUM      datapathReason = 22
+	datapathReasonDROP_MARTIAN          datapathReason = 23
+	datapathReasonDROP_TTL              datapathReason = 24
+	datapathReasonDROP_MTU              datapathReason = 25
+	datapathReasonDROP_BLACKHOLE        datapathReason = 26
+	datapathReasonDROP_UNRESOLVED       datapathReason = 27
+	datapathReasonDROP_NEXTHOP          datapathReason = 28
+	datapathReasonDROP_HEADROOM         datapathReason = 29
+	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 30
+	datapathReasonDROP_REDIRECT         datapathReason = 31
+	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 32
+	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 33
+	datapathReasonDROP_TUNNEL_OPTION    datapathReason = 34
+	datapathReasonDROP_TUNNEL_CONTROL   datapathReason = 35
+	datapathReasonDROP_TUNNEL_CHECKSUM  datapathReason = 36
+	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 37
+	datapathReasonDROP_NO_TENANT        datapathReason = 38
+	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 39
+	datapathReasonDROP_INNER_NOT_IP     datapathReason = 40
+	datapathReasonDROP_ECN              datapathReason = 41
+	datapathReasonDROP_SOURCE           datapathReason = 42
+	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 43
+	datapathReasonDROP_TUNNEL_BACK      datapathReason = 44
+	datapathReasonDROP_TUNNEL_TTL       datapathReason = 45
+	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 46
+	datapathReasonDROP_ISOLATED         datapathReason = 47
+	datapathReasonREASON_MAX            datapathReason = 48
 )
 
 type datapathRecord6 struct {
@@ -285,7 +349,9 @@ type datapathSegment struct {
 	Flags     uint32
 	Pad       uint32
 	GatewayLl [4]uint32
-	Pad2      [8]uint32
+	Icmp6     [4]uint32
+	Icmp4     uint32
+	Pad2      [3]uint32
 }
 
 type datapathSegmentFlag uint32
@@ -301,9 +367,18 @@ type datapathSet struct {
 	Member [64]uint32
 }
 
+type datapathSourceRule uint32
+
+const (
+	datapathSourceRuleSOURCE_OFF    datapathSourceRule = 0
+	datapathSourceRuleSOURCE_LOOSE  datapathSourceRule = 1
+	datapathSourceRuleSOURCE_STRICT datapathSourceRule = 2
+)
+
 type datapathSpace uint32
 
 const (
+	datapathSpaceSPACE_SUBNETS datapathSpace = 4096
 	datapathSpaceSPACE_VNI     datapathSpace = 4094
 	datapathSpaceSPACE_LOCATOR datapathSpace = 4095
 )
@@ -324,6 +399,24 @@ type datapathTableHeader struct {
 	Version uint32
 	Pad     [7]uint32
 }
+
+type datapathTenant struct {
+	_           structs.HostLayout
+	Icmp6       [4]uint32
+	Icmp4       uint32
+	Fragment    uint16
+	Flags       uint16
+	FragmentMac [6]uint8
+	Pad         uint16
+}
+
+type datapathTenantFlag uint32
+
+const (
+	datapathTenantFlagTENANT_FRAGMENT datapathTenantFlag = 1
+	datapathTenantFlagTENANT_ISOLATED datapathTenantFlag = 2
+	datapathTenantFlagTENANT_KEEP_TTL datapathTenantFlag = 4
+)
 
 type datapathWalkReport struct {
 	_            structs.HostLayout
@@ -348,10 +441,12 @@ type datapathWalkReport struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	datapathMapAdjacencies     = "adjacencies"
+	datapathMapComplaints      = "complaints"
 	datapathMapCounters        = "counters"
 	datapathMapHostOverflow    = "host_overflow"
 	datapathMapHosts4          = "hosts4"
 	datapathMapHosts6          = "hosts6"
+	datapathMapIcmpSources     = "icmp_sources"
 	datapathMapLocals          = "locals"
 	datapathMapLocatorCounters = "locator_counters"
 	datapathMapLocators        = "locators"
@@ -360,17 +455,31 @@ const (
 	datapathMapPorts           = "ports"
 	datapathMapPrefixes4       = "prefixes4"
 	datapathMapPrefixes6       = "prefixes6"
+	datapathMapPrograms        = "programs"
 	datapathMapRecords6        = "records6"
 	datapathMapReport          = "report"
 	datapathMapSegments        = "segments"
 	datapathMapSets            = "sets"
+	datapathMapTenants         = "tenants"
 	datapathMapTxPorts         = "tx_ports"
 	datapathProgAccept         = "accept"
 	datapathProgDatapath       = "datapath"
+	datapathProgIcmp           = "icmp"
 	datapathVarAbiTypes        = "abi_types"
 	datapathVarDry             = "dry"
+	datapathVarFrags           = "frags"
+	datapathVarGenevePort      = "geneve_port"
+	datapathVarGuePort         = "gue_port"
 	datapathVarHosts4Config    = "hosts4_config"
 	datapathVarHosts6Config    = "hosts6_config"
+	datapathVarIcmpBurst       = "icmp_burst"
+	datapathVarIcmpRate        = "icmp_rate"
+	datapathVarKeepTtl         = "keep_ttl"
+	datapathVarLispPort        = "lisp_port"
+	datapathVarMssClamp        = "mss_clamp"
+	datapathVarOuterDscp       = "outer_dscp"
+	datapathVarSourceCheck     = "source_check"
+	datapathVarVxlanGpePort    = "vxlan_gpe_port"
 	datapathVarVxlanPort       = "vxlan_port"
 )
 
@@ -418,6 +527,7 @@ type datapathSpecs struct {
 type datapathProgramSpecs struct {
 	Accept   *ebpf.ProgramSpec `ebpf:"accept"`
 	Datapath *ebpf.ProgramSpec `ebpf:"datapath"`
+	Icmp     *ebpf.ProgramSpec `ebpf:"icmp"`
 }
 
 // datapathMapSpecs contains maps before they are loaded into the kernel.
@@ -425,10 +535,12 @@ type datapathProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
 	Hosts4          *ebpf.MapSpec `ebpf:"hosts4"`
 	Hosts6          *ebpf.MapSpec `ebpf:"hosts6"`
+	IcmpSources     *ebpf.MapSpec `ebpf:"icmp_sources"`
 	Locals          *ebpf.MapSpec `ebpf:"locals"`
 	LocatorCounters *ebpf.MapSpec `ebpf:"locator_counters"`
 	Locators        *ebpf.MapSpec `ebpf:"locators"`
@@ -437,10 +549,12 @@ type datapathMapSpecs struct {
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
+	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -450,8 +564,19 @@ type datapathMapSpecs struct {
 type datapathVariableSpecs struct {
 	AbiTypes     *ebpf.VariableSpec `ebpf:"abi_types"`
 	Dry          *ebpf.VariableSpec `ebpf:"dry"`
+	Frags        *ebpf.VariableSpec `ebpf:"frags"`
+	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
+	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
 	Hosts4Config *ebpf.VariableSpec `ebpf:"hosts4_config"`
 	Hosts6Config *ebpf.VariableSpec `ebpf:"hosts6_config"`
+	IcmpBurst    *ebpf.VariableSpec `ebpf:"icmp_burst"`
+	IcmpRate     *ebpf.VariableSpec `ebpf:"icmp_rate"`
+	KeepTtl      *ebpf.VariableSpec `ebpf:"keep_ttl"`
+	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
+	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
+	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
+	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.VariableSpec `ebpf:"vxlan_port"`
 }
 
@@ -476,10 +601,12 @@ func (o *datapathObjects) Close() error {
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
 	Hosts4          *ebpf.Map `ebpf:"hosts4"`
 	Hosts6          *ebpf.Map `ebpf:"hosts6"`
+	IcmpSources     *ebpf.Map `ebpf:"icmp_sources"`
 	Locals          *ebpf.Map `ebpf:"locals"`
 	LocatorCounters *ebpf.Map `ebpf:"locator_counters"`
 	Locators        *ebpf.Map `ebpf:"locators"`
@@ -488,20 +615,24 @@ type datapathMaps struct {
 	Ports           *ebpf.Map `ebpf:"ports"`
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
+	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
 func (m *datapathMaps) Close() error {
 	return _DatapathClose(
 		m.Adjacencies,
+		m.Complaints,
 		m.Counters,
 		m.HostOverflow,
 		m.Hosts4,
 		m.Hosts6,
+		m.IcmpSources,
 		m.Locals,
 		m.LocatorCounters,
 		m.Locators,
@@ -510,10 +641,12 @@ func (m *datapathMaps) Close() error {
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,
+		m.Programs,
 		m.Records6,
 		m.Report,
 		m.Segments,
 		m.Sets,
+		m.Tenants,
 		m.TxPorts,
 	)
 }
@@ -524,8 +657,19 @@ func (m *datapathMaps) Close() error {
 type datapathVariables struct {
 	AbiTypes     *ebpf.Variable `ebpf:"abi_types"`
 	Dry          *ebpf.Variable `ebpf:"dry"`
+	Frags        *ebpf.Variable `ebpf:"frags"`
+	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
+	GuePort      *ebpf.Variable `ebpf:"gue_port"`
 	Hosts4Config *ebpf.Variable `ebpf:"hosts4_config"`
 	Hosts6Config *ebpf.Variable `ebpf:"hosts6_config"`
+	IcmpBurst    *ebpf.Variable `ebpf:"icmp_burst"`
+	IcmpRate     *ebpf.Variable `ebpf:"icmp_rate"`
+	KeepTtl      *ebpf.Variable `ebpf:"keep_ttl"`
+	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
+	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
+	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
+	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.Variable `ebpf:"vxlan_port"`
 }
 
@@ -535,12 +679,14 @@ type datapathVariables struct {
 type datapathPrograms struct {
 	Accept   *ebpf.Program `ebpf:"accept"`
 	Datapath *ebpf.Program `ebpf:"datapath"`
+	Icmp     *ebpf.Program `ebpf:"icmp"`
 }
 
 func (p *datapathPrograms) Close() error {
 	return _DatapathClose(
 		p.Accept,
 		p.Datapath,
+		p.Icmp,
 	)
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Objects is one loaded program and the maps it works on.
 type Objects struct {
 	datapathMaps
 	Program *ebpf.Program // the packet walk
+	ICMP    *ebpf.Program // what the walk goes over to, through map programs
 	Accept  *ebpf.Program // for interfaces where a pass needs help, see bpf/accept.h
 }
 
@@ -19,6 +21,37 @@ type Options struct {
 	Hosts HostMaps             // the tables it looks up in; their headers set its seeds and sizes
 	Reuse map[string]*ebpf.Map // maps by name that it shares with an earlier program, for upgrade and growth
 	Dry   bool                 // a dry run: leaves a WalkReport behind, for explaining
+	Tune  Tune                 // zero: DefaultTune
+}
+
+// Tune are the load-time constants of bpf/config.h that an operator may choose. Comparable.
+type Tune struct {
+	SourceCheck uint8  // SourceOff, SourceLoose or SourceStrict
+	OuterDSCP   uint8  // 0 to 63, or DSCPCopy
+	ClampMSS    bool   // tell TCP at its start what fits into the tunnel
+	KeepTTL     bool   // some tenant has TenantKeepTTL
+	Frags       bool   // frames longer than a page: Linux 5.18
+	ICMPRate    uint32 // errors a second to one sender, 0 for none
+	ICMPBurst   uint32 // and at once
+	Ports       TunnelPorts
+}
+
+// TunnelPorts are the UDP ports on which tunnels arrive.
+type TunnelPorts struct{ VXLAN, VXLANGPE, Geneve, GUE, LISP uint16 }
+
+// DefaultTune is what serves.
+var DefaultTune = Tune{
+	SourceCheck: SourceLoose, OuterDSCP: DSCPCopy, ClampMSS: true, ICMPRate: 10, ICMPBurst: 20,
+	Ports: TunnelPorts{VXLAN: 4789, VXLANGPE: 4790, Geneve: 6081, GUE: 6080, LISP: 4341},
+}
+
+func (t Tune) constants() map[string]any {
+	return map[string]any{
+		"source_check": t.SourceCheck, "outer_dscp": t.OuterDSCP, "mss_clamp": t.ClampMSS, "keep_ttl": t.KeepTTL,
+		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst,
+		"vxlan_port": t.Ports.VXLAN, "vxlan_gpe_port": t.Ports.VXLANGPE, "geneve_port": t.Ports.Geneve,
+		"gue_port": t.Ports.GUE, "lisp_port": t.Ports.LISP,
+	}
 }
 
 // Load creates the maps that are not given and loads the program over all of them. Maps given in o stay owned by the
@@ -37,30 +70,52 @@ func Load(o Options) (*Objects, error) {
 			replace[name] = m
 		}
 	}
-	if err := spec.Variables["dry"].Set(o.Dry); err != nil {
-		return nil, fmt.Errorf("set constant dry: %w", err)
+	if o.Tune == (Tune{}) {
+		o.Tune = DefaultTune
+	}
+	constants := o.Tune.constants()
+	constants["dry"] = o.Dry
+	for name, value := range constants {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	if o.Tune.Frags {
+		for _, name := range []string{"datapath", "icmp"} {
+			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
 	}
 	var loaded struct {
 		datapathMaps
 		Program *ebpf.Program `ebpf:"datapath"`
+		ICMP    *ebpf.Program `ebpf:"icmp"`
 		Accept  *ebpf.Program `ebpf:"accept"`
 	}
 	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: replace})
 	if err != nil {
 		return nil, fmt.Errorf("load the data path: %w", err)
 	}
-	return &Objects{datapathMaps: loaded.datapathMaps, Program: loaded.Program, Accept: loaded.Accept}, nil
+	return &Objects{datapathMaps: loaded.datapathMaps, Program: loaded.Program, ICMP: loaded.ICMP, Accept: loaded.Accept}, nil
 }
 
-// All returns every map by its name in the program, for pinning and reuse.
+// Pins returns what must be pinned besides the program: the maps, and the array that holds the program's other half, which
+// empties when nobody has it open or pinned.
+func (o *Objects) Pins() map[string]*ebpf.Map {
+	pins := o.All()
+	pins[datapathMapPrograms] = o.Programs
+	return pins
+}
+
+// All returns every map that programs share, by its name in the program, for reuse.
 func (o *Objects) All() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		datapathMapPorts: o.Ports, datapathMapSegments: o.Segments, datapathMapMacs: o.Macs,
+		datapathMapPorts: o.Ports, datapathMapSegments: o.Segments, datapathMapTenants: o.Tenants, datapathMapMacs: o.Macs,
 		datapathMapHosts4: o.Hosts4, datapathMapHosts6: o.Hosts6, datapathMapRecords6: o.Records6,
 		datapathMapHostOverflow: o.HostOverflow, datapathMapPrefixes4: o.Prefixes4, datapathMapPrefixes6: o.Prefixes6,
 		datapathMapNexthops: o.Nexthops, datapathMapSets: o.Sets, datapathMapAdjacencies: o.Adjacencies,
 		datapathMapLocals: o.Locals, datapathMapLocators: o.Locators, datapathMapTxPorts: o.TxPorts,
 		datapathMapCounters: o.Counters, datapathMapLocatorCounters: o.LocatorCounters, datapathMapReport: o.Report,
+		datapathMapComplaints: o.Complaints, datapathMapIcmpSources: o.IcmpSources,
 	}
 }
 
@@ -71,5 +126,5 @@ func (o *Objects) HostMaps() HostMaps {
 
 // Close lets go of the program and the maps; what is attached or pinned stays.
 func (o *Objects) Close() error {
-	return errors.Join(o.datapathMaps.Close(), o.Program.Close(), o.Accept.Close())
+	return errors.Join(o.datapathMaps.Close(), o.Program.Close(), o.ICMP.Close(), o.Accept.Close())
 }

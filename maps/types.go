@@ -10,6 +10,7 @@ package maps
 type (
 	Port       = datapathPort
 	Segment    = datapathSegment
+	Tenant     = datapathTenant
 	MACKey     = datapathMacKey
 	Nexthop    = datapathNexthop
 	Adjacency  = datapathAdjacency
@@ -28,6 +29,7 @@ const Version = uint32(datapathAbiABI_VERSION)
 const (
 	Ports       = int(datapathLimitsPORTS)
 	Segments    = int(datapathLimitsSEGMENTS)
+	Tenants     = int(datapathLimitsTENANTS)
 	Locators    = int(datapathLimitsLOCATORS)
 	Nexthops    = int(datapathLimitsNEXTHOPS)
 	Adjacencies = int(datapathLimitsADJACENCIES)
@@ -35,6 +37,7 @@ const (
 	SetMembers  = int(datapathLimitsSET_MEMBERS)
 	HeaderMax   = int(datapathLimitsHEADER_MAX)
 
+	SpaceSubnets = uint16(datapathSpaceSPACE_SUBNETS)
 	SpaceVNI     = uint16(datapathSpaceSPACE_VNI)
 	SpaceLocator = uint16(datapathSpaceSPACE_LOCATOR)
 	LocatorOwn   = uint32(datapathLocatorValueLOCATOR_OWN)
@@ -45,6 +48,7 @@ const (
 	RoleAccess   = uint8(datapathPortRoleROLE_ACCESS)
 	RoleUnderlay = uint8(datapathPortRoleROLE_UNDERLAY)
 	RoleUplink   = uint8(datapathPortRoleROLE_UPLINK)
+	RoleFragment = uint8(datapathPortRoleROLE_FRAGMENT)
 )
 
 // PortRedirect is a port's flag: leave it by redirect, never by XDP_TX.
@@ -56,7 +60,7 @@ func RoleNames(role uint8) []string {
 	for _, r := range []struct {
 		bit  uint8
 		name string
-	}{{RoleAccess, "access"}, {RoleUnderlay, "underlay"}, {RoleUplink, "uplink"}} {
+	}{{RoleAccess, "access"}, {RoleUnderlay, "underlay"}, {RoleUplink, "uplink"}, {RoleFragment, "fragment"}} {
 		if role&r.bit != 0 {
 			names = append(names, r.name)
 		}
@@ -70,6 +74,29 @@ const (
 	SegmentForeign = uint32(datapathSegmentFlagSEGMENT_FOREIGN)
 	SegmentRouter  = uint32(datapathSegmentFlagSEGMENT_ROUTER)
 )
+
+// Flags of a tenant, or-ed.
+const (
+	TenantFragment = uint16(datapathTenantFlagTENANT_FRAGMENT)
+	TenantIsolated = uint16(datapathTenantFlagTENANT_ISOLATED)
+	TenantKeepTTL  = uint16(datapathTenantFlagTENANT_KEEP_TTL)
+)
+
+// Options of a locator, or-ed.
+const (
+	LocatorNoECN    = uint8(datapathLocatorOptionLOCATOR_NO_ECN)
+	LocatorZeroCsum = uint8(datapathLocatorOptionLOCATOR_ZERO_CSUM)
+)
+
+// What is asked of the sender inside a tunnel.
+const (
+	SourceOff    = uint8(datapathSourceRuleSOURCE_OFF)
+	SourceLoose  = uint8(datapathSourceRuleSOURCE_LOOSE)
+	SourceStrict = uint8(datapathSourceRuleSOURCE_STRICT)
+)
+
+// DSCPCopy has outer headers carry the inner packet's DSCP.
+const DSCPCopy = uint8(datapathDscpDSCP_COPY)
 
 // What is known of a MAC.
 const (
@@ -95,11 +122,14 @@ const (
 	IDBlackhole = uint32(datapathNexthopIdNHID_BLACKHOLE)
 	IDFirst     = uint32(datapathNexthopIdNHID_FIRST)
 
-	FlagHeld = uint8(datapathNexthopFlagNHF_HELD)
+	FlagHeld  = uint8(datapathNexthopFlagNHF_HELD)
+	FlagMoved = uint8(datapathNexthopFlagNHF_MOVED)
 )
 
 // Flags of an adjacency, or-ed.
 const (
 	AdjIPv6    = uint8(datapathAdjacencyFlagADJ_IPV6)
 	AdjUDPCsum = uint8(datapathAdjacencyFlagADJ_UDP_CSUM)
+	AdjECN     = uint8(datapathAdjacencyFlagADJ_ECN)
+	AdjCopyTTL = uint8(datapathAdjacencyFlagADJ_COPY_TTL)
 )

@@ -64,10 +64,10 @@ func (g *Gateway) Explain(frame []byte, at PortRef) (Explained, error) {
 func (g *Gateway) dryInstance() (dry *maps.Objects, err error) {
 	err = g.plane.Use(func(live *maps.Objects) error {
 		shared := live.All()
-		for _, own := range []string{"counters", "locator_counters", "report"} {
+		for _, own := range []string{"counters", "locator_counters", "report", "complaints", "icmp_sources"} {
 			delete(shared, own)
 		}
-		dry, err = maps.Load(maps.Options{Hosts: live.HostMaps(), Reuse: shared, Dry: true})
+		dry, err = maps.Load(maps.Options{Hosts: live.HostMaps(), Reuse: shared, Dry: true, Tune: g.plane.tune})
 		return err
 	})
 	return dry, err

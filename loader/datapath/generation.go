@@ -91,7 +91,7 @@ func (p *pins) pin(n int, o *maps.Objects, step Step, u *undo) error {
 		return fmt.Errorf("make generation %d: %w", n, err)
 	}
 	u.add(func() error { return p.discard(n) })
-	all := o.All()
+	all := o.Pins()
 	for _, key := range sortedKeys(all) {
 		if err := step.before("pin " + key); err != nil {
 			return err

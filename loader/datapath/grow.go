@@ -61,7 +61,7 @@ func (p *Plane) shared() map[string]*ebpf.Map {
 func (p *Plane) replace(t *transaction) {
 	old, next := *p.objects, *t.objects
 	merged := old
-	merged.Program, merged.Accept = next.Program, next.Accept
+	merged.Program, merged.ICMP, merged.Accept, merged.Programs = next.Program, next.ICMP, next.Accept, next.Programs
 	merged.Hosts4, merged.Hosts6, merged.Records6, merged.HostOverflow = next.Hosts4, next.Hosts6, next.Records6, next.HostOverflow
 	p.objects, p.live = &merged, t.number
 	for name, m := range next.All() {
@@ -70,7 +70,9 @@ func (p *Plane) replace(t *transaction) {
 		}
 	}
 	_ = old.Program.Close()
+	_ = old.ICMP.Close()
 	_ = old.Accept.Close()
+	_ = old.Programs.Close()
 	_ = old.HostMaps().Close()
 }
 

@@ -20,6 +20,7 @@ import (
 type Options struct {
 	Pin   string       // folder for pins, absolute; a BPF file system is mounted where there is none
 	Hosts uint32       // capacity of host tables that are created, hosts of each family
+	Tune  maps.Tune    // load-time constants; zero: maps.DefaultTune
 	Log   *slog.Logger // nil: slog.Default
 	Step  Step         // for tests
 }
@@ -34,6 +35,7 @@ const DefaultHosts = 1 << 20
 type Plane struct {
 	log  *slog.Logger
 	step Step
+	tune maps.Tune
 
 	mu      sync.Mutex
 	pins    *pins
@@ -64,7 +66,7 @@ func Open(o Options) (_ *Plane, err error) {
 	}
 	_ = rlimit.RemoveMemlock() // before Linux 5.11; where it may not be removed, loading says so
 	p := &Plane{
-		log: o.Log, step: o.Step,
+		log: o.Log, step: o.Step, tune: o.Tune,
 		wanted: make(map[string]Mode), attached: make(map[int]*port), transmit: make(map[uint16]string),
 	}
 	if p.pins, err = openPins(o.Pin, o.Log); err != nil {
@@ -217,7 +219,7 @@ func (p *Plane) begin(hosts maps.HostMaps, reuse map[string]*ebpf.Map, u *undo) 
 	if err := p.step.before("load"); err != nil {
 		return nil, err
 	}
-	t.objects, err = maps.Load(maps.Options{Hosts: hosts, Reuse: reuse})
+	t.objects, err = maps.Load(maps.Options{Hosts: hosts, Reuse: reuse, Tune: p.tune})
 	if err != nil {
 		return nil, err
 	}
