@@ -45,7 +45,7 @@ func (n names) SiteLocators(name string) (locators []route.Locator, own, ok bool
 		return nil, true, true
 	}
 	if s, ok := c.SiteNamed(name); ok {
-		return s.Locators, false, true
+		return s.Ways(), false, true
 	}
 	return nil, false, false
 }

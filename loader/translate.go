@@ -20,7 +20,11 @@ func planeSpec(c *config.Config) datapath.Spec {
 		spec.Own = append(spec.Own, l.Address)
 	}
 	for _, s := range c.Sites {
-		spec.Known = append(spec.Known, s.Locators...)
+		for _, l := range s.Locators {
+			spec.Known = append(spec.Known, datapath.RemoteSpec{
+				Locator: l.Locator, NoECN: !l.ECN, ZeroChecksum: !l.UDPChecksum, Tenant: l.TenantID,
+			})
+		}
 	}
 	for _, t := range c.Tenants {
 		tenant := datapath.TenantSpec{ID: t.ID, VNI: t.VNI}
@@ -79,7 +83,7 @@ func knownLocator(c *config.Config, a netip.Addr) (route.Locator, string, bool) 
 	for _, s := range c.Sites {
 		for _, l := range s.Locators {
 			if l.Address == a {
-				return l, s.Name, true
+				return l.Locator, s.Name, true
 			}
 		}
 	}

@@ -459,7 +459,7 @@ func TestHostsRefused(t *testing.T) {
 		},
 		{
 			"version", func(_ *HostMaps, _, h6 *TableHeader) { h6.Version = 99 },
-			"map hosts6 has layout version 99 and this program writes version 1: run the version that made it, or remove it to begin anew",
+			"map hosts6 has layout version 99 and this program writes version 2: run the version that made it, or remove it to begin anew",
 		},
 		{
 			"size", func(_ *HostMaps, h4, _ *TableHeader) { h4.Buckets-- },

@@ -11,6 +11,7 @@ type LocatorKey struct {
 	Encap     uint8 // as in route.Encap
 	Port      uint16
 	RouterMAC [6]byte
+	Options   uint8 // LocatorNoECN, LocatorZeroCsum
 }
 
 // LocatorTable gives each LocatorKey a small number, its variant. The first variant of an address also is the
@@ -42,8 +43,7 @@ func OpenLocators(o *Objects, hosts *Hosts) (*LocatorTable, error) {
 			continue
 		}
 		t.free.take(uint32(i))
-		key := LocatorKey{Address: fromWire(l.Addr), Encap: l.Encap, Port: l.UdpPort, RouterMAC: l.RouterMac}
-		t.enter(key, uint16(i))
+		t.enter(keyOf(l), uint16(i))
 	}
 	return t, nil
 }
@@ -79,12 +79,28 @@ func (t *LocatorTable) Intern(key LocatorKey) (uint16, error) {
 		}
 	}
 	n := uint16(i)
-	t.memory.entries[n] = Locator{
-		Addr: WireAddress(key.Address), Used: 1, Encap: key.Encap, UdpPort: key.Port, RouterMac: key.RouterMAC,
-	}
 	t.numbers[key] = n
 	t.address[key.Address] = append(t.address[key.Address], n)
+	t.memory.entries[n] = Locator{
+		Addr: WireAddress(key.Address), Used: 1, Encap: key.Encap, UdpPort: key.Port, RouterMac: key.RouterMAC,
+		Options: key.Options, Number: t.address[key.Address][0],
+	}
 	return n, nil
+}
+
+// SetTenant says whose packets come from an address by an encapsulation that names no tenant, 0 for nobody's. An address
+// that is not in use has none.
+func (t *LocatorTable) SetTenant(address netip.Addr, tenant uint16) {
+	if list := t.address[address]; len(list) > 0 && t.memory.entries[list[0]].Tenant != tenant {
+		t.memory.entries[list[0]].Tenant = tenant
+	}
+}
+
+// SetMTU says how large an inner packet every way to an address carries, 0 for not known.
+func (t *LocatorTable) SetMTU(address netip.Addr, mtu uint16) {
+	if list := t.address[address]; len(list) > 0 && t.memory.entries[list[0]].Mtu != mtu {
+		t.memory.entries[list[0]].Mtu = mtu
+	}
 }
 
 // Sweep forgets the variants that are not in use. An address without any becomes unknown: what it sends is refused. The
@@ -119,8 +135,13 @@ func (t *LocatorTable) Sweep(used func(variant uint16) bool) {
 
 // Key returns what a variant is.
 func (t *LocatorTable) Key(n uint16) LocatorKey {
-	l := t.memory.entries[n]
-	return LocatorKey{Address: fromWire(l.Addr), Encap: l.Encap, Port: l.UdpPort, RouterMAC: l.RouterMac}
+	return keyOf(t.memory.entries[n])
+}
+
+func keyOf(l Locator) LocatorKey {
+	return LocatorKey{
+		Address: fromWire(l.Addr), Encap: l.Encap, Port: l.UdpPort, RouterMAC: l.RouterMac, Options: l.Options,
+	}
 }
 
 // Number returns the number of the variant's address: its counters' index.
@@ -130,6 +151,13 @@ func (t *LocatorTable) Number(n uint16) uint16 { return t.address[t.Key(n).Addre
 func (t *LocatorTable) Each(f func(address netip.Addr, number uint16)) {
 	for a, list := range t.address {
 		f(a, list[0])
+	}
+}
+
+// EachVariant calls f for every entry.
+func (t *LocatorTable) EachVariant(f func(LocatorKey)) {
+	for key := range t.numbers {
+		f(key)
 	}
 }
 

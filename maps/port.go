@@ -29,16 +29,16 @@ func OpenPorts(o *Objects) (*PortTable, error) {
 func (t *PortTable) Close() error { return errors.Join(t.ports.close(), t.segments.close()) }
 
 // slotOf is port_slot of bpf/parse.h.
-func slotOf(ifindex uint32, vlan uint16, probe uint32) uint32 {
-	hash := ifindex*0x9E3779B1 + uint32(vlan)*0x85EBCA6B
+func slotOf(ifindex uint32, vlan, inner uint16, probe uint32) uint32 {
+	hash := ifindex*0x9E3779B1 + (uint32(vlan)|uint32(inner)<<12)*0x85EBCA6B
 	return (hash>>24 + probe) % uint32(Ports)
 }
 
-// Slot finds a port's slot.
-func (t *PortTable) Slot(ifindex uint32, vlan uint16) (uint16, bool) {
+// Slot finds a port's slot by its interface and tags, 0 for none.
+func (t *PortTable) Slot(ifindex uint32, vlan, inner uint16) (uint16, bool) {
 	for probe := range uint32(datapathLimitsPORT_PROBES) {
-		slot := slotOf(ifindex, vlan, probe)
-		if p := t.ports.entries[slot]; p.Ifindex == ifindex && p.Vlan == vlan {
+		slot := slotOf(ifindex, vlan, inner, probe)
+		if p := t.ports.entries[slot]; p.Ifindex == ifindex && p.Vlan == vlan && p.InnerVlan == inner {
 			return uint16(slot), true
 		}
 	}
@@ -48,9 +48,9 @@ func (t *PortTable) Slot(ifindex uint32, vlan uint16) (uint16, bool) {
 // Put enters or replaces a port and returns its slot. The interface index is stored last: the data path sees a port
 // whole or not at all. The error wraps ErrFull.
 func (t *PortTable) Put(p Port) (uint16, error) {
-	slot, ok := t.Slot(p.Ifindex, p.Vlan)
+	slot, ok := t.Slot(p.Ifindex, p.Vlan, p.InnerVlan)
 	for probe := uint32(0); !ok && probe < uint32(datapathLimitsPORT_PROBES); probe++ {
-		slot = uint16(slotOf(p.Ifindex, p.Vlan, probe))
+		slot = uint16(slotOf(p.Ifindex, p.Vlan, p.InnerVlan, probe))
 		ok = t.ports.entries[slot].Ifindex == 0
 	}
 	if !ok {
@@ -62,6 +62,7 @@ func (t *PortTable) Put(p Port) (uint16, error) {
 	}
 	id := Port{Ifindex: p.Ifindex, Vlan: p.Vlan, Role: p.Role, Flags: p.Flags}
 	e.Tenant, e.Segment, e.Mac, e.Mtu, e.Pad = p.Tenant, p.Segment, p.Mac, p.Mtu, p.Pad
+	e.InnerVlan, e.TagProto = p.InnerVlan, p.TagProto
 	t.ports.store(uint32(slot), *t.first(&id))
 	return slot, nil
 }

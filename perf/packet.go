@@ -61,18 +61,20 @@ func adjacency(local, remote netip.Addr, checksum bool, port, locator uint16) ma
 	b = append(append(append(b, farMAC[:]...), portMAC[:]...), 0, 0)
 	a := maps.Adjacency{
 		Len: uint16(len(b)), Mtu: 1500, Port: port, Locator: locator,
-		Udp: uint8(inner - udpLen - vxlanLen), Proto: uint8(len(b) - 2), ProtoSize: 2,
+		Flags: maps.AdjECN, Udp: uint8(inner - udpLen - vxlanLen), Proto: uint8(len(b) - 2), ProtoSize: 2,
 		Proto4: 0x0008, Proto6: 0xdd86, // in wire order
 	}
 	copy(a.Header[:], b)
 	if remote.Is4() {
-		a.Csum = sum(b[ip : ip+20])
+		a.Csum[0] = sum(b[ip : ip+20])
+		a.Csum[1] = a.Csum[0]
 		return a
 	}
-	a.Flags = maps.AdjIPv6
+	a.Flags |= maps.AdjIPv6
 	if checksum {
 		a.Flags |= maps.AdjUDPCsum
-		a.Csum = sum(b[ip+8:]) + sum([]byte{0, 17})
+		base := sum(b[ip+8:]) + sum([]byte{0, 17})
+		a.Csum = [2]uint32{base + uint32(a.Proto4), base + uint32(a.Proto6)}
 	}
 	return a
 }

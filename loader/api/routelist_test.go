@@ -180,7 +180,7 @@ func TestWrongRoutes(t *testing.T) {
 		{CSV, "10.0.0.1/32", `line 1: no locator: a line is prefix,tenant,locator,encap,priority,weight,mac`},
 		{CSV, "10.0.0.1/32,,gw2", `line 1: locator "gw2" is no address`},
 		{CSV, "10.0.0.1/32,,0.0.0.0", `line 1: locator 0.0.0.0: 0.0.0.0 is the unspecified address`},
-		{CSV, "10.0.0.1/32,,192.0.2.2,geneve", `line 1: locator 192.0.2.2: encapsulation geneve is not carried yet: use vxlan`},
+		{CSV, "10.0.0.1/32,,192.0.2.2,mpls", `line 1: locator 192.0.2.2: unknown encapsulation "mpls": use one of vxlan, vxlan-gpe, geneve, gre, ipip, gue, lisp, geneve-l2, gre-nokey`},
 		{CSV, "10.0.0.1/32,,192.0.2.2,vxlan,256", `line 1: priority "256" is no number from 0 to 255`},
 		{CSV, "10.0.0.1/32,,192.0.2.2,vxlan,1,0", `line 1: locator 192.0.2.2: weight 0 would carry nothing: use 1..255, or priority 255 to take the locator out`},
 		{CSV, "10.0.0.1/32,,192.0.2.2,vxlan,1,100,ff:ff:ff:ff:ff:ff", `line 1: ff:ff:ff:ff:ff:ff is a multicast MAC address: a station's has an even first byte`},

@@ -51,7 +51,25 @@ type OwnLocator struct {
 // Site is another site, as configured.
 type Site struct {
 	Name     string
-	Locators []route.Locator // at least one
+	Locators []RemoteLocator // at least one
+}
+
+// Ways are the site's locators as a route names them.
+func (s Site) Ways() []route.Locator {
+	ways := make([]route.Locator, len(s.Locators))
+	for i, l := range s.Locators {
+		ways[i] = l.Locator
+	}
+	return ways
+}
+
+// RemoteLocator is a tunnel end of another site, and what is known of it besides how to reach it.
+type RemoteLocator struct {
+	route.Locator
+	ECN         bool           // it merges ECN (RFC 6040)
+	UDPChecksum bool           // outer UDP checksums over IPv6 are computed; else 0 (RFC 6935)
+	Tenant      string         // whose packets come by an encapsulation that names no tenant; "" where it does
+	TenantID    route.TenantID // its number, 0 for none
 }
 
 // Tenant is a routing domain.

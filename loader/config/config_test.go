@@ -112,9 +112,18 @@ func TestReference(t *testing.T) {
 			},
 			RouterMAC: mac("02:00:00:00:00:01"),
 		},
-		Sites: []config.Site{{Name: "dc2", Locators: []route.Locator{
-			{Address: addr("192.0.2.2"), Priority: 1, Weight: 100, RouterMAC: mac("02:00:00:00:00:02")},
-			{Address: addr("2001:db8:ff::2"), Priority: 2, Weight: 100, RouterMAC: route.RouterMAC(addr("2001:db8:ff::2"))},
+		Sites: []config.Site{{Name: "dc2", Locators: []config.RemoteLocator{
+			{
+				Locator: route.Locator{Address: addr("192.0.2.2"), Priority: 1, Weight: 100, RouterMAC: mac("02:00:00:00:00:02")},
+				ECN:     true, UDPChecksum: true,
+			},
+			{
+				Locator: route.Locator{
+					Address: addr("2001:db8:ff::2"), Encap: route.GUE, Port: 6081, Priority: 2, Weight: 100,
+					RouterMAC: route.RouterMAC(addr("2001:db8:ff::2")),
+				},
+				Tenant: "default", TenantID: 1,
+			},
 		}}},
 		Tenants: []config.Tenant{{
 			ID: 1, Name: "default", VNI: 7001, RouteTargets: []string{"65000:7001"},

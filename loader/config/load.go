@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -64,7 +65,7 @@ func Load(path string, previous *Config) (*Config, error) {
 // its number, a new one gets the lowest free; previous may be nil. The error joins one *Error for everything
 // that is wrong, in the order of the file.
 func Parse(name string, data []byte, previous *Config) (*Config, error) {
-	r := &reader{file: name}
+	r := &reader{file: name, remotes: map[netip.Addr]value{}}
 	root, ok := r.open(data)
 	if !ok {
 		return nil, r.err()
@@ -88,6 +89,7 @@ func (r *reader) config(root value) *Config {
 	r.underlay(c, f.require("underlay", "name the interfaces towards other gateways and our locators"))
 	r.sites(c, f.get("sites"))
 	r.tenants(c, f.require("tenants", "at least one, with the segments whose hosts move"))
+	r.owners(c)
 	r.sources(c, f.get("sources"))
 	c.Hooks.HostChange = f.get("hooks").mapping("host_change").get("host_change").file("")
 	c.API = api(f.get("api"))
@@ -201,6 +203,13 @@ func (c *Config) number(previous *Config) error {
 		}
 		c.Tenants[i].ID = free
 		taken[free] = true
+	}
+	for _, s := range c.Sites {
+		for i := range s.Locators {
+			if t, ok := c.TenantNamed(s.Locators[i].Tenant); ok && s.Locators[i].Tenant != "" {
+				s.Locators[i].TenantID = t.ID
+			}
+		}
 	}
 	for i := range c.Sources.FIB {
 		c.Sources.FIB[i].Tenant = c.Tenants[c.Sources.FIB[i].Tenant].ID

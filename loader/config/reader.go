@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ type reader struct {
 	seen     map[string]value // first use of what must be unique
 	ports    []Port           // access and uplink
 	subnets  []placed         // of all segments
+	remotes  map[netip.Addr]value
 }
 
 // value is a node of the tree with its place. Every method works on an absent value too and then reports

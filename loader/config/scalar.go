@@ -57,6 +57,21 @@ func one[T ~string](v value, fallback T, words ...T) T {
 	return fallback
 }
 
+// boolean reads true or false; fallback stands for an absent one.
+func (v value) boolean(fallback bool) bool {
+	switch s, ok := v.text(); {
+	case !ok:
+		return fallback
+	case s == "true":
+		return true
+	case s == "false":
+		return false
+	default:
+		v.fail("%q is neither true nor false", s)
+		return fallback
+	}
+}
+
 // number reads a decimal number within bounds; fallback stands for an absent one.
 func (v value) number(fallback, least, most uint64) uint64 {
 	s, ok := v.text()

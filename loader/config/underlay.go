@@ -69,25 +69,54 @@ func (r *reader) sites(c *Config, v value) {
 	})
 }
 
-// locator reads {address, encap, priority, weight, router_mac} or a plain address.
-func (r *reader) locator(v value) (route.Locator, bool) {
+// locator reads {address, encap, port, priority, weight, router_mac, ecn, udp_checksum, tenant} or a plain address.
+func (r *reader) locator(v value) (RemoteLocator, bool) {
 	at := v
-	l := route.Locator{Priority: route.DefaultPriority, Weight: route.DefaultWeight}
+	l := RemoteLocator{ECN: true, UDPChecksum: true}
+	l.Priority, l.Weight = route.DefaultPriority, route.DefaultWeight
 	var f fields
 	if v.isMapping() {
-		f = v.mapping("address", "encap", "priority", "weight", "router_mac")
+		f = v.mapping("address", "encap", "port", "priority", "weight", "router_mac", "ecn", "udp_checksum", "tenant")
 		at = f.require("address", "give the locator's address")
 		l.Encap = f.get("encap").encap()
+		l.Port = uint16(f.get("port").number(0, 1, 65535))
+		if l.Port != 0 && !l.Encap.HasPort() {
+			f.get("port").fail("%s runs over no UDP port", l.Encap)
+		}
+		l.ECN = f.get("ecn").boolean(true)
+		l.UDPChecksum = f.get("udp_checksum").boolean(true)
+		l.Tenant, _ = f.get("tenant").name()
 		l.Priority = uint8(f.get("priority").number(route.DefaultPriority, 0, route.Unusable))
 		l.Weight = uint8(f.get("weight").number(route.DefaultWeight, 1, 255))
 		l.RouterMAC, _ = f.get("router_mac").mac()
 	}
 	address, ok := at.host()
 	l.Address = address
+	r.remotes[address] = v
 	if ok && l.RouterMAC.IsZero() {
 		l.RouterMAC = route.RouterMAC(address)
 	}
 	return l, ok && at.unique("locator", address.String())
+}
+
+// owners finds the tenants of locators by name, once tenants are known. An encapsulation that names none must be told.
+func (r *reader) owners(c *Config) {
+	for _, s := range c.Sites {
+		for i := range s.Locators {
+			l := &s.Locators[i]
+			v := r.remotes[l.Address]
+			if l.Tenant == "" && !l.Encap.NamesTenant() {
+				if len(c.Tenants) > 1 {
+					v.fail("%s names no tenant, and there are several: add tenant, or use vxlan, geneve, gre or lisp", l.Encap)
+				} else if len(c.Tenants) == 1 {
+					l.Tenant = c.Tenants[0].Name
+				}
+			}
+			if _, ok := c.TenantNamed(l.Tenant); l.Tenant != "" && !ok {
+				v.fail("no tenant is named %q: add it under tenants", l.Tenant)
+			}
+		}
+	}
 }
 
 func (v value) encap() route.Encap {

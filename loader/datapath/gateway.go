@@ -186,8 +186,26 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		err = errors.Join(err, g.resolve(target, hops[a]))
 	}
 	g.underlay.keep(seen)
+	g.noteMTUs(hops, why)
 	g.later()
 	return waiting, err
+}
+
+// noteMTUs tells the data path what fits on every way to an address, by which it clamps the TCP connections that arrive from there.
+func (g *Gateway) noteMTUs(hops map[netip.Addr]hop, why map[netip.Addr]error) {
+	fits := map[netip.Addr]int{}
+	g.table.locators.EachVariant(func(key maps.LocatorKey) {
+		if why[key.Address] != nil {
+			return
+		}
+		mtu := hops[key.Address].MTU - overhead(route.Encap(key.Encap), key.Address)
+		if least, ok := fits[key.Address]; !ok || mtu < least {
+			fits[key.Address] = mtu
+		}
+	})
+	for a, mtu := range fits {
+		g.table.locators.SetMTU(a, uint16(max(0, min(mtu, 0xffff))))
+	}
 }
 
 func (g *Gateway) resolve(target maps.Target, h hop) error {
@@ -198,7 +216,8 @@ func (g *Gateway) resolve(target maps.Target, h hop) error {
 	}
 	key := g.table.locators.Key(target.Variant)
 	a, err := template(h.path, tunnel{
-		VNI: vni, UDPPort: key.Port, Inner: key.RouterMAC, OwnMAC: g.spec.RouterMAC, UDPChecksum: true,
+		VNI: vni, UDPPort: key.Port, Inner: key.RouterMAC, OwnMAC: g.spec.RouterMAC,
+		UDPChecksum: key.Options&maps.LocatorZeroCsum == 0, ECN: key.Options&maps.LocatorNoECN == 0,
 		Locator: g.table.locators.Number(target.Variant), Encap: route.Encap(key.Encap),
 	})
 	if err == nil {
@@ -217,17 +236,8 @@ func (g *Gateway) stateOf(a netip.Addr, variant uint16, h hop, why error) Locato
 		return s
 	}
 	s.Interface = g.placed.underlay[h.link].name
-	s.MTU = h.MTU - overhead(a)
+	s.MTU = h.MTU - overhead(route.Encap(g.table.locators.Key(variant).Encap), a)
 	return s
-}
-
-// overhead is what VXLAN adds to an IP packet, without the underlay's Ethernet.
-func overhead(locator netip.Addr) int {
-	ip := ipv6Len
-	if locator.Is4() {
-		ip = ipv4Len
-	}
-	return ip + udpLen + vxlanLen + ethernetLen
 }
 
 // Locators lists the locators in use and how they fare.

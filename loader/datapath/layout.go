@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"roam/loader/route"
 	"roam/maps"
@@ -211,6 +212,7 @@ func (g *Gateway) placePort(w wantedPort) error {
 		return err
 	}
 	if w.ref.VLAN != 0 {
+		p.TagProto = wire16(unix.ETH_P_8021Q)
 		if err := facts.SeesTags(); err != nil {
 			return err
 		}

@@ -8,11 +8,11 @@ import (
 )
 
 // members spreads the buckets of a set over its locators in proportion to their weights.
-func (t *table) members(locators []route.Locator) (string, error) {
+func (t *table) members(space uint16, locators []route.Locator) (string, error) {
 	variants := make([]uint16, len(locators))
 	weights := make([]int, len(locators))
 	for i, l := range locators {
-		n, err := t.variant(l)
+		n, err := t.variant(space, l)
 		if err != nil {
 			return "", err
 		}

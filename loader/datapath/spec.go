@@ -4,16 +4,35 @@ import (
 	"net/netip"
 
 	"roam/loader/route"
+	"roam/maps"
 )
 
 // Spec is what the data path is to be: Plane.Set makes it so, and an equal Spec changes nothing.
 type Spec struct {
-	Underlay  []string        // interfaces towards other gateways
-	Own       []netip.Addr    // our tunnel ends
-	RouterMAC route.MAC       // ours, the source of inner Ethernet headers
-	Known     []route.Locator // tunnel ends that may send to us although no route names them
+	Underlay  []string     // interfaces towards other gateways
+	Own       []netip.Addr // our tunnel ends
+	RouterMAC route.MAC    // ours, the source of inner Ethernet headers
+	Known     []RemoteSpec // tunnel ends that may send to us although no route names them
 	Tenants   []TenantSpec
 	Mode      Mode // how the program is attached
+}
+
+// RemoteSpec is a configured tunnel end, and what is known of it besides how to reach it.
+type RemoteSpec struct {
+	route.Locator
+	NoECN        bool           // it does not merge ECN (RFC 6040)
+	ZeroChecksum bool           // it takes outer UDP checksum 0 over IPv6 (RFC 6935)
+	Tenant       route.TenantID // whose packets it sends by an encapsulation that names no tenant, 0 for nobody's
+}
+
+func (s RemoteSpec) options() (o uint8) {
+	if s.NoECN {
+		o |= maps.LocatorNoECN
+	}
+	if s.ZeroChecksum {
+		o |= maps.LocatorZeroCsum
+	}
+	return o
 }
 
 // TenantSpec is a routing domain.

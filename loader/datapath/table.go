@@ -23,11 +23,11 @@ type table struct {
 	ports    *maps.PortTable
 	tenants  tenants
 
-	own        map[netip.Addr]bool      // our tunnel ends
-	known      map[uint16]bool          // variants to keep although no route names them
-	routerMACs map[netip.Addr]route.MAC // as configured
-	reserved   map[entryKey]uint32      // the gateway's own addresses, which no route may take
-	stale      map[entryKey]struct{}
+	own      map[netip.Addr]bool // our tunnel ends
+	known    map[uint16]bool     // variants to keep although no route names them
+	remotes  remotes
+	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
+	stale    map[entryKey]struct{}
 }
 
 // entryKey is a route as the tables know it.
@@ -214,13 +214,13 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 	case 0:
 		return maps.IDBlackhole, nil
 	case 1:
-		variant, err := t.variant(best[0])
+		variant, err := t.variant(space, best[0])
 		if err != nil {
 			return 0, err
 		}
 		return t.nexthops.Acquire(maps.Target{Kind: maps.KindAdjacency, Flags: flags, Tenant: space, Variant: variant})
 	}
-	members, err := t.members(best)
+	members, err := t.members(space, best)
 	if err != nil {
 		return 0, err
 	}
@@ -232,24 +232,11 @@ func (t *table) local(space uint16, d route.Decision) (uint32, error) {
 	if d.Local.Link == 0 || d.MAC.IsZero() || !d.Host() {
 		return maps.IDKernel, nil
 	}
-	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN)
+	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN, 0)
 	if !ok {
 		return maps.IDKernel, nil
 	}
 	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Tenant: space, Port: slot, MAC: d.MAC})
-}
-
-// variant is the entry of a locator. Where the route does not say to which MAC the inner frame goes, the configuration may, and
-// else it is derived from the address, as the far end derives its own.
-func (t *table) variant(l route.Locator) (uint16, error) {
-	mac := l.RouterMAC
-	if mac.IsZero() {
-		mac = t.routerMACs[l.Address]
-	}
-	if mac.IsZero() {
-		mac = route.RouterMAC(l.Address)
-	}
-	return t.locators.Intern(maps.LocatorKey{Address: l.Address, Encap: uint8(l.Encap), Port: l.Port, RouterMAC: mac})
 }
 
 // bestOf returns the locators of the lowest usable priority.
@@ -307,24 +294,6 @@ func (t *table) setOwn(own []netip.Addr) error {
 	return nil
 }
 
-// setKnown keeps these tunnel ends known whatever routes say.
-func (t *table) setKnown(locators []route.Locator) error {
-	t.known = map[uint16]bool{}
-	t.routerMACs = map[netip.Addr]route.MAC{}
-	for _, l := range locators {
-		if t.own[l.Address] {
-			continue
-		}
-		t.routerMACs[l.Address] = l.RouterMAC
-		n, err := t.variant(l)
-		if err != nil {
-			return err
-		}
-		t.known[n] = true
-	}
-	return nil
-}
-
 // dropStale removes the adopted routes that no source named again.
 func (t *table) dropStale() (dropped int, err error) {
 	for key := range t.stale {
@@ -379,4 +348,5 @@ func (t *table) free(r maps.Resting) {
 		used[target.Variant] = true
 	}
 	t.locators.Sweep(func(n uint16) bool { return used[n] || t.known[n] })
+	t.assignOwners()
 }

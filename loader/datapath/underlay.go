@@ -37,7 +37,7 @@ type LocatorState struct {
 	Why       string // why not up
 	Interface string
 	NextHop   netip.Addr
-	MTU       int    // the largest inner IP packet, VXLAN
+	MTU       int    // the largest inner IP packet
 	Number    uint16 // of its counters
 	Since     time.Time
 }

@@ -708,7 +708,9 @@ func TestBadReports(t *testing.T) {
 		"locator 0.0.0.0 is no address a tunnel can end at":        locator(func(l *route.Locator) { l.Address = netip.MustParseAddr("0.0.0.0") }),
 		"locator fe80::1 is no address a tunnel can end at":        locator(func(l *route.Locator) { l.Address = netip.MustParseAddr("fe80::1") }),
 		"locator 2001:db8::1%eth0 has a zone: leave it out":        locator(func(l *route.Locator) { l.Address = netip.MustParseAddr("2001:db8::1%eth0") }),
-		"locator 192.0.2.2 has no known encapsulation (encap(7))":  locator(func(l *route.Locator) { l.Encap = 7 }),
+		"locator 192.0.2.2: unknown encapsulation encap(99): use one of vxlan, vxlan-gpe, geneve, gre, ipip, gue, lisp, geneve-l2, gre-nokey": locator(func(l *route.Locator) {
+			l.Encap = 99
+		}),
 		"locator ::ffff:192.0.2.2 is an IPv4-mapped IPv6 address: write it as IPv4": locator(func(l *route.Locator) {
 			l.Address = netip.MustParseAddr("::ffff:192.0.2.2")
 		}),

@@ -66,8 +66,8 @@ func validVia(v *route.Via) error {
 			return fmt.Errorf("locator %s is no address a tunnel can end at", a)
 		case a.Zone() != "":
 			return fmt.Errorf("locator %s has a zone: leave it out", a)
-		case l.Encap > route.LISP:
-			return fmt.Errorf("locator %s has no known encapsulation (%s)", a, l.Encap)
+		case l.Encap.Valid() != nil:
+			return fmt.Errorf("locator %s: %w", a, l.Encap.Valid())
 		case l.RouterMAC[0]&1 != 0:
 			return fmt.Errorf("locator %s: router MAC %s is a group address", a, l.RouterMAC)
 		}

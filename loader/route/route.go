@@ -47,18 +47,27 @@ func (k Key) String() string { return fmt.Sprintf("%d/%s", k.Tenant, k.Prefix) }
 // Encap is how packets reach a locator. The zero value is VXLAN, the default.
 type Encap uint8
 
-// The encapsulations of the contract, in its spelling order.
+// The encapsulations. Their numbers stand in pinned tables: new ones go to the end.
 const (
-	VXLAN Encap = iota
-	VXLANGPE
-	Geneve
-	GRE
+	VXLAN    Encap = iota
+	VXLANGPE       // IP inside
+	Geneve         // IP inside
+	GRE            // the key is the VNI
 	IPIP
 	GUE
 	LISP
+	GeneveL2 // Ethernet inside
+	GRENoKey
 )
 
-var encapNames = [...]string{"vxlan", "vxlan-gpe", "geneve", "gre", "ipip", "gue", "lisp"}
+var encapNames = [...]string{"vxlan", "vxlan-gpe", "geneve", "gre", "ipip", "gue", "lisp", "geneve-l2", "gre-nokey"}
+
+// NamesTenant reports whether packets carry a tenant's number. One that does not belongs to one tenant for each pair of
+// tunnel ends.
+func (e Encap) NamesTenant() bool { return e != IPIP && e != GUE && e != GRENoKey }
+
+// HasPort reports whether the encapsulation runs over UDP.
+func (e Encap) HasPort() bool { return e != IPIP && e != GRE && e != GRENoKey }
 
 func (e Encap) String() string {
 	if int(e) < len(encapNames) {

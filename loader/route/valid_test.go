@@ -54,7 +54,7 @@ func TestValidLocator(t *testing.T) {
 	}
 	for name, spoil := range map[string]func(*route.Locator){
 		"address": func(l *route.Locator) { l.Address = netip.Addr{} },
-		"encap":   func(l *route.Locator) { l.Encap = route.LISP },
+		"encap":   func(l *route.Locator) { l.Encap = 99 },
 		"weight":  func(l *route.Locator) { l.Weight = 0 },
 		"mac":     func(l *route.Locator) { l.RouterMAC[0] = 1 },
 	} {
