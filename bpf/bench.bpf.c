@@ -149,7 +149,7 @@ int bench_walk(struct xdp_md *ctx)
 	if (restore(ctx))
 		return XDP_ABORTED;
 	p.bytes = frame_len(&p);
-	return finish(&p, walk(&p));
+	return finish(&p, go(&p));
 }
 
 SEC("xdp")

@@ -3,11 +3,11 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 
-#define lookup_host4 table_lookup_host4
-#define lookup_host6 table_lookup_host6
-#include "lookup.h"
-#undef lookup_host4
-#undef lookup_host6
+#define find_host4 table_find_host4
+#define find_host6 table_find_host6
+#include "table.h"
+#undef find_host4
+#undef find_host6
 
 struct hash4_key {
 	__u32 space;
@@ -33,7 +33,7 @@ struct {
 	__type(value, __u32);
 } bench_peer6 SEC(".maps");
 
-static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
+__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
 {
 	struct hash4_key key = { .space = space, .addr = bpf_htonl(addr) };
 	__u32 *value = bpf_map_lookup_elem(&bench_peer4, &key);
@@ -41,9 +41,9 @@ static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
 	return value ? *value : 0;
 }
 
-static __always_inline __u32 lookup_host6(__u32 space, const __be32 addr[4])
+__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
 {
-	struct hash6_key key = { .space = space, .addr = { addr[0], addr[1], addr[2], addr[3] } };
+	struct hash6_key key = { .space = space, .addr = { hi, hi >> 32, lo, lo >> 32 } };
 	__u32 *value = bpf_map_lookup_elem(&bench_peer6, &key);
 
 	return value ? *value : 0;

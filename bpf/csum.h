@@ -34,6 +34,11 @@ static __always_inline __u16 csum_replace(__u16 csum, __u16 old, __u16 new)
 	return ~csum_fold32((__u16)~csum + (__u16)~old + new);
 }
 
+#define FRAME_MAX 0x3fff
+
+/* To the verifier the place after a piece looks the same whether the piece was there or not: it need not follow every combination. */
+#define FORGET(off) asm volatile("%0 &= %1" : "+r"(off) : "i"(FRAME_MAX))
+
 /* A piece of a size that is a power of two, if length has that bit: up to 128 bytes by loads, beyond by a helper, whose call and
  * return take as long as adding up some 128 bytes.
  */
@@ -49,6 +54,7 @@ static __always_inline __u16 csum_replace(__u16 csum, __u16 old, __u16 new)
 				sum += w[i];				\
 			off += (size);					\
 		}							\
+		FORGET(off);						\
 	} while (0)
 
 #define CSUM_LARGE_PIECE(size)						\
@@ -66,6 +72,7 @@ static __always_inline __u16 csum_replace(__u16 csum, __u16 old, __u16 new)
 			off += (size);					\
 			left -= (size);					\
 		}							\
+		FORGET(off);						\
 	} while (0)
 
 /* The same over a frame of several pieces, copied out one after the other. */

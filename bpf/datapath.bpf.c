@@ -325,17 +325,20 @@ static __always_inline enum reason complain(struct pkt *p, enum reason r)
 	return complain_by_icmp(p, r);
 }
 
+static __always_inline enum reason go(struct pkt *p)
+{
+	enum reason r = walk(p);
+
+	return r == DROP_MTU || r == DROP_TTL ? complain(p, r) : r;
+}
+
 SEC("xdp")
 int datapath(struct xdp_md *ctx)
 {
 	struct pkt p = { .ctx = ctx };
-	enum reason r;
 
 	p.bytes = frame_len(&p);
-	r = walk(&p);
-	if (r == DROP_MTU || r == DROP_TTL)
-		r = complain(&p, r);
-	return finish(&p, r);
+	return finish(&p, go(&p));
 }
 
 /* Reached from complain() through map programs: the frame is as it came, but for what decapsulation merged into the inner header. */

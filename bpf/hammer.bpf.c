@@ -14,7 +14,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "lookup.h"
+#include "table.h"
 
 enum sizes {
 	HAMMER_HOSTS = 1 << 20,	/* of each family */
@@ -112,14 +112,13 @@ __noinline int hammer4(__u32 host)
 	if (!c)
 		return 0;
 	before = c->confirmed;
-	value = lookup_host4(space_of(host), host * 0x9E3779B1U);
+	value = find_host4(space_of(host), host * 0x9E3779B1U);
 	return count_verdict(0, judge(host, value, before, c->announced));
 }
 
 __noinline int hammer6(__u32 host)
 {
 	__u64 hi = scatter(2 * (__u64)host + 1), lo = scatter(2 * (__u64)host + 2);
-	__be32 addr[4] = { hi, hi >> 32, lo, lo >> 32 };
 	__u32 index = HAMMER_HOSTS + host;
 	volatile struct change *c = bpf_map_lookup_elem(&changes, &index);
 	__u32 before, value;
@@ -127,7 +126,7 @@ __noinline int hammer6(__u32 host)
 	if (!c)
 		return 0;
 	before = c->confirmed;
-	value = lookup_host6(space_of(host), addr);
+	value = find_host6(space_of(host), hi, lo);
 	return count_verdict(1, judge(host, value, before, c->announced));
 }
 

@@ -16,6 +16,7 @@ type walker struct {
 	Traffic *ebpf.Variable `ebpf:"bench_traffic"`
 	Watch   *ebpf.Variable `ebpf:"bench_stopwatch"`
 	Sunk    *ebpf.Map      `ebpf:"bench_sunk"`
+	Turned  *ebpf.Map      `ebpf:"programs"`
 	frame   []byte
 	timed   int // the last round in which the empty wrapper was timed, from 1
 	empty   timing
@@ -65,7 +66,7 @@ func (w *walker) timeEmpty(round, repeats int) (t timing, err error) {
 }
 
 func (w *walker) close() error {
-	return errors.Join(w.Walk.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close())
+	return errors.Join(w.Walk.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close(), w.Turned.Close())
 }
 
 // load builds the programs over the gateway's maps; peers holds the hash or trie that takes the table's place.

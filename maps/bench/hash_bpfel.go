@@ -19,6 +19,10 @@ type hashAbiTypes struct {
 	Limits        uint32
 	Space         uint32
 	LocatorValue  uint32
+	LocatorOption uint32
+	TenantFlag    uint32
+	SourceRule    uint32
+	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
 	SegmentFlag   uint32
@@ -43,7 +47,7 @@ type hashAbiTypes struct {
 type hashAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
-	Csum      uint32
+	Csum      [2]uint32
 	Len       uint16
 	Mtu       uint16
 	Port      uint16
@@ -55,12 +59,26 @@ type hashAdjacency struct {
 	Proto4    uint16
 	Proto6    uint16
 	Variant   uint16
-	Pad       [10]uint8
+	Pad       [6]uint8
 }
 
 type hashBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type hashComplaint struct {
+	_         structs.HostLayout
+	Reason    uint32
+	Slot      uint32
+	Tenant    uint32
+	Bytes     uint32
+	L3        uint32
+	Room      uint32
+	Mtu       uint32
+	Ethertype uint16
+	Tunnelled uint8
+	Pad       uint8
 }
 
 type hashCounter struct {
@@ -91,6 +109,18 @@ type hashHash6Key struct {
 	Addr  [4]uint32
 }
 
+type hashIcmpBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
+type hashIcmpSource struct {
+	_      structs.HostLayout
+	Addr   [4]uint32
+	Tenant uint32
+}
+
 type hashLocal struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
@@ -107,7 +137,11 @@ type hashLocator struct {
 	Encap     uint8
 	UdpPort   uint16
 	RouterMac [6]uint8
-	Pad       [6]uint8
+	Tenant    uint16
+	Mtu       uint16
+	Number    uint16
+	Options   uint8
+	Pad       [3]uint8
 }
 
 type hashLpm4Key struct {
@@ -145,16 +179,18 @@ type hashOverflowKey struct {
 }
 
 type hashPort struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Vlan    uint16
-	Role    uint8
-	Flags   uint8
-	Tenant  uint16
-	Segment uint16
-	Mac     [6]uint8
-	Mtu     uint16
-	Pad     [3]uint32
+	_         structs.HostLayout
+	Ifindex   uint32
+	Vlan      uint16
+	Role      uint8
+	Flags     uint8
+	Tenant    uint16
+	Segment   uint16
+	Mac       [6]uint8
+	Mtu       uint16
+	InnerVlan uint16
+	TagProto  uint16
+	Pad       [2]uint32
 }
 
 type hashRecord6 struct {
@@ -172,7 +208,9 @@ type hashSegment struct {
 	Flags     uint32
 	Pad       uint32
 	GatewayLl [4]uint32
-	Pad2      [8]uint32
+	Icmp6     [4]uint32
+	Icmp4     uint32
+	Pad2      [3]uint32
 }
 
 type hashSet struct {
@@ -192,6 +230,16 @@ type hashTableConfig struct {
 	Seed    [2]uint64
 	Buckets uint32
 	Records uint32
+}
+
+type hashTenant struct {
+	_           structs.HostLayout
+	Icmp6       [4]uint32
+	Icmp4       uint32
+	Fragment    uint16
+	Flags       uint16
+	FragmentMac [6]uint8
+	Pad         uint16
 }
 
 type hashTraffic struct {
@@ -229,10 +277,12 @@ const (
 	hashMapBenchPeer4      = "bench_peer4"
 	hashMapBenchPeer6      = "bench_peer6"
 	hashMapBenchSunk       = "bench_sunk"
+	hashMapComplaints      = "complaints"
 	hashMapCounters        = "counters"
 	hashMapHostOverflow    = "host_overflow"
 	hashMapHosts4          = "hosts4"
 	hashMapHosts6          = "hosts6"
+	hashMapIcmpSources     = "icmp_sources"
 	hashMapLocals          = "locals"
 	hashMapLocatorCounters = "locator_counters"
 	hashMapLocators        = "locators"
@@ -241,10 +291,12 @@ const (
 	hashMapPorts           = "ports"
 	hashMapPrefixes4       = "prefixes4"
 	hashMapPrefixes6       = "prefixes6"
+	hashMapPrograms        = "programs"
 	hashMapRecords6        = "records6"
 	hashMapReport          = "report"
 	hashMapSegments        = "segments"
 	hashMapSets            = "sets"
+	hashMapTenants         = "tenants"
 	hashMapTxPorts         = "tx_ports"
 	hashProgAccept         = "accept"
 	hashProgBenchEmpty     = "bench_empty"
@@ -254,13 +306,25 @@ const (
 	hashProgBenchSink      = "bench_sink"
 	hashProgBenchWalk      = "bench_walk"
 	hashProgDatapath       = "datapath"
+	hashProgIcmp           = "icmp"
 	hashVarAbiTypes        = "abi_types"
 	hashVarBenchFrame      = "bench_frame"
 	hashVarBenchStopwatch  = "bench_stopwatch"
 	hashVarBenchTraffic    = "bench_traffic"
 	hashVarDry             = "dry"
+	hashVarFrags           = "frags"
+	hashVarGenevePort      = "geneve_port"
+	hashVarGuePort         = "gue_port"
 	hashVarHosts4Config    = "hosts4_config"
 	hashVarHosts6Config    = "hosts6_config"
+	hashVarIcmpBurst       = "icmp_burst"
+	hashVarIcmpRate        = "icmp_rate"
+	hashVarKeepTtl         = "keep_ttl"
+	hashVarLispPort        = "lisp_port"
+	hashVarMssClamp        = "mss_clamp"
+	hashVarOuterDscp       = "outer_dscp"
+	hashVarSourceCheck     = "source_check"
+	hashVarVxlanGpePort    = "vxlan_gpe_port"
 	hashVarVxlanPort       = "vxlan_port"
 )
 
@@ -314,6 +378,7 @@ type hashProgramSpecs struct {
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
+	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
 }
 
 // hashMapSpecs contains maps before they are loaded into the kernel.
@@ -324,10 +389,12 @@ type hashMapSpecs struct {
 	BenchPeer4      *ebpf.MapSpec `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.MapSpec `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
+	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
 	Hosts4          *ebpf.MapSpec `ebpf:"hosts4"`
 	Hosts6          *ebpf.MapSpec `ebpf:"hosts6"`
+	IcmpSources     *ebpf.MapSpec `ebpf:"icmp_sources"`
 	Locals          *ebpf.MapSpec `ebpf:"locals"`
 	LocatorCounters *ebpf.MapSpec `ebpf:"locator_counters"`
 	Locators        *ebpf.MapSpec `ebpf:"locators"`
@@ -336,10 +403,12 @@ type hashMapSpecs struct {
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
+	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -352,8 +421,19 @@ type hashVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Dry            *ebpf.VariableSpec `ebpf:"dry"`
+	Frags          *ebpf.VariableSpec `ebpf:"frags"`
+	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
+	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.VariableSpec `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.VariableSpec `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.VariableSpec `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.VariableSpec `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.VariableSpec `ebpf:"keep_ttl"`
+	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
+	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
 }
 
@@ -381,10 +461,12 @@ type hashMaps struct {
 	BenchPeer4      *ebpf.Map `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.Map `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
+	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
 	Hosts4          *ebpf.Map `ebpf:"hosts4"`
 	Hosts6          *ebpf.Map `ebpf:"hosts6"`
+	IcmpSources     *ebpf.Map `ebpf:"icmp_sources"`
 	Locals          *ebpf.Map `ebpf:"locals"`
 	LocatorCounters *ebpf.Map `ebpf:"locator_counters"`
 	Locators        *ebpf.Map `ebpf:"locators"`
@@ -393,10 +475,12 @@ type hashMaps struct {
 	Ports           *ebpf.Map `ebpf:"ports"`
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
+	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -406,10 +490,12 @@ func (m *hashMaps) Close() error {
 		m.BenchPeer4,
 		m.BenchPeer6,
 		m.BenchSunk,
+		m.Complaints,
 		m.Counters,
 		m.HostOverflow,
 		m.Hosts4,
 		m.Hosts6,
+		m.IcmpSources,
 		m.Locals,
 		m.LocatorCounters,
 		m.Locators,
@@ -418,10 +504,12 @@ func (m *hashMaps) Close() error {
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,
+		m.Programs,
 		m.Records6,
 		m.Report,
 		m.Segments,
 		m.Sets,
+		m.Tenants,
 		m.TxPorts,
 	)
 }
@@ -435,8 +523,19 @@ type hashVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Dry            *ebpf.Variable `ebpf:"dry"`
+	Frags          *ebpf.Variable `ebpf:"frags"`
+	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
+	GuePort        *ebpf.Variable `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.Variable `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.Variable `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.Variable `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.Variable `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.Variable `ebpf:"keep_ttl"`
+	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
+	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`
 }
 
@@ -452,6 +551,7 @@ type hashPrograms struct {
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
+	Icmp          *ebpf.Program `ebpf:"icmp"`
 }
 
 func (p *hashPrograms) Close() error {
@@ -464,6 +564,7 @@ func (p *hashPrograms) Close() error {
 		p.BenchSink,
 		p.BenchWalk,
 		p.Datapath,
+		p.Icmp,
 	)
 }
 

@@ -19,6 +19,10 @@ type tableAbiTypes struct {
 	Limits        uint32
 	Space         uint32
 	LocatorValue  uint32
+	LocatorOption uint32
+	TenantFlag    uint32
+	SourceRule    uint32
+	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
 	SegmentFlag   uint32
@@ -43,7 +47,7 @@ type tableAbiTypes struct {
 type tableAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
-	Csum      uint32
+	Csum      [2]uint32
 	Len       uint16
 	Mtu       uint16
 	Port      uint16
@@ -55,12 +59,26 @@ type tableAdjacency struct {
 	Proto4    uint16
 	Proto6    uint16
 	Variant   uint16
-	Pad       [10]uint8
+	Pad       [6]uint8
 }
 
 type tableBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type tableComplaint struct {
+	_         structs.HostLayout
+	Reason    uint32
+	Slot      uint32
+	Tenant    uint32
+	Bytes     uint32
+	L3        uint32
+	Room      uint32
+	Mtu       uint32
+	Ethertype uint16
+	Tunnelled uint8
+	Pad       uint8
 }
 
 type tableCounter struct {
@@ -79,6 +97,18 @@ type tableFrame struct {
 	_      [2]byte
 }
 
+type tableIcmpBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
+type tableIcmpSource struct {
+	_      structs.HostLayout
+	Addr   [4]uint32
+	Tenant uint32
+}
+
 type tableLocal struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
@@ -95,7 +125,11 @@ type tableLocator struct {
 	Encap     uint8
 	UdpPort   uint16
 	RouterMac [6]uint8
-	Pad       [6]uint8
+	Tenant    uint16
+	Mtu       uint16
+	Number    uint16
+	Options   uint8
+	Pad       [3]uint8
 }
 
 type tableLpm4Key struct {
@@ -133,16 +167,18 @@ type tableOverflowKey struct {
 }
 
 type tablePort struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Vlan    uint16
-	Role    uint8
-	Flags   uint8
-	Tenant  uint16
-	Segment uint16
-	Mac     [6]uint8
-	Mtu     uint16
-	Pad     [3]uint32
+	_         structs.HostLayout
+	Ifindex   uint32
+	Vlan      uint16
+	Role      uint8
+	Flags     uint8
+	Tenant    uint16
+	Segment   uint16
+	Mac       [6]uint8
+	Mtu       uint16
+	InnerVlan uint16
+	TagProto  uint16
+	Pad       [2]uint32
 }
 
 type tableRecord6 struct {
@@ -160,7 +196,9 @@ type tableSegment struct {
 	Flags     uint32
 	Pad       uint32
 	GatewayLl [4]uint32
-	Pad2      [8]uint32
+	Icmp6     [4]uint32
+	Icmp4     uint32
+	Pad2      [3]uint32
 }
 
 type tableSet struct {
@@ -180,6 +218,16 @@ type tableTableConfig struct {
 	Seed    [2]uint64
 	Buckets uint32
 	Records uint32
+}
+
+type tableTenant struct {
+	_           structs.HostLayout
+	Icmp6       [4]uint32
+	Icmp4       uint32
+	Fragment    uint16
+	Flags       uint16
+	FragmentMac [6]uint8
+	Pad         uint16
 }
 
 type tableTraffic struct {
@@ -215,10 +263,12 @@ type tableWalkReport struct {
 const (
 	tableMapAdjacencies     = "adjacencies"
 	tableMapBenchSunk       = "bench_sunk"
+	tableMapComplaints      = "complaints"
 	tableMapCounters        = "counters"
 	tableMapHostOverflow    = "host_overflow"
 	tableMapHosts4          = "hosts4"
 	tableMapHosts6          = "hosts6"
+	tableMapIcmpSources     = "icmp_sources"
 	tableMapLocals          = "locals"
 	tableMapLocatorCounters = "locator_counters"
 	tableMapLocators        = "locators"
@@ -227,10 +277,12 @@ const (
 	tableMapPorts           = "ports"
 	tableMapPrefixes4       = "prefixes4"
 	tableMapPrefixes6       = "prefixes6"
+	tableMapPrograms        = "programs"
 	tableMapRecords6        = "records6"
 	tableMapReport          = "report"
 	tableMapSegments        = "segments"
 	tableMapSets            = "sets"
+	tableMapTenants         = "tenants"
 	tableMapTxPorts         = "tx_ports"
 	tableProgAccept         = "accept"
 	tableProgBenchEmpty     = "bench_empty"
@@ -240,13 +292,25 @@ const (
 	tableProgBenchSink      = "bench_sink"
 	tableProgBenchWalk      = "bench_walk"
 	tableProgDatapath       = "datapath"
+	tableProgIcmp           = "icmp"
 	tableVarAbiTypes        = "abi_types"
 	tableVarBenchFrame      = "bench_frame"
 	tableVarBenchStopwatch  = "bench_stopwatch"
 	tableVarBenchTraffic    = "bench_traffic"
 	tableVarDry             = "dry"
+	tableVarFrags           = "frags"
+	tableVarGenevePort      = "geneve_port"
+	tableVarGuePort         = "gue_port"
 	tableVarHosts4Config    = "hosts4_config"
 	tableVarHosts6Config    = "hosts6_config"
+	tableVarIcmpBurst       = "icmp_burst"
+	tableVarIcmpRate        = "icmp_rate"
+	tableVarKeepTtl         = "keep_ttl"
+	tableVarLispPort        = "lisp_port"
+	tableVarMssClamp        = "mss_clamp"
+	tableVarOuterDscp       = "outer_dscp"
+	tableVarSourceCheck     = "source_check"
+	tableVarVxlanGpePort    = "vxlan_gpe_port"
 	tableVarVxlanPort       = "vxlan_port"
 )
 
@@ -300,6 +364,7 @@ type tableProgramSpecs struct {
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
+	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
 }
 
 // tableMapSpecs contains maps before they are loaded into the kernel.
@@ -308,10 +373,12 @@ type tableProgramSpecs struct {
 type tableMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
+	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
 	Hosts4          *ebpf.MapSpec `ebpf:"hosts4"`
 	Hosts6          *ebpf.MapSpec `ebpf:"hosts6"`
+	IcmpSources     *ebpf.MapSpec `ebpf:"icmp_sources"`
 	Locals          *ebpf.MapSpec `ebpf:"locals"`
 	LocatorCounters *ebpf.MapSpec `ebpf:"locator_counters"`
 	Locators        *ebpf.MapSpec `ebpf:"locators"`
@@ -320,10 +387,12 @@ type tableMapSpecs struct {
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
+	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -336,8 +405,19 @@ type tableVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Dry            *ebpf.VariableSpec `ebpf:"dry"`
+	Frags          *ebpf.VariableSpec `ebpf:"frags"`
+	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
+	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.VariableSpec `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.VariableSpec `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.VariableSpec `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.VariableSpec `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.VariableSpec `ebpf:"keep_ttl"`
+	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
+	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
 }
 
@@ -363,10 +443,12 @@ func (o *tableObjects) Close() error {
 type tableMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
+	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
 	Hosts4          *ebpf.Map `ebpf:"hosts4"`
 	Hosts6          *ebpf.Map `ebpf:"hosts6"`
+	IcmpSources     *ebpf.Map `ebpf:"icmp_sources"`
 	Locals          *ebpf.Map `ebpf:"locals"`
 	LocatorCounters *ebpf.Map `ebpf:"locator_counters"`
 	Locators        *ebpf.Map `ebpf:"locators"`
@@ -375,10 +457,12 @@ type tableMaps struct {
 	Ports           *ebpf.Map `ebpf:"ports"`
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
+	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -386,10 +470,12 @@ func (m *tableMaps) Close() error {
 	return _TableClose(
 		m.Adjacencies,
 		m.BenchSunk,
+		m.Complaints,
 		m.Counters,
 		m.HostOverflow,
 		m.Hosts4,
 		m.Hosts6,
+		m.IcmpSources,
 		m.Locals,
 		m.LocatorCounters,
 		m.Locators,
@@ -398,10 +484,12 @@ func (m *tableMaps) Close() error {
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,
+		m.Programs,
 		m.Records6,
 		m.Report,
 		m.Segments,
 		m.Sets,
+		m.Tenants,
 		m.TxPorts,
 	)
 }
@@ -415,8 +503,19 @@ type tableVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Dry            *ebpf.Variable `ebpf:"dry"`
+	Frags          *ebpf.Variable `ebpf:"frags"`
+	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
+	GuePort        *ebpf.Variable `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.Variable `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.Variable `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.Variable `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.Variable `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.Variable `ebpf:"keep_ttl"`
+	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
+	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`
 }
 
@@ -432,6 +531,7 @@ type tablePrograms struct {
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
+	Icmp          *ebpf.Program `ebpf:"icmp"`
 }
 
 func (p *tablePrograms) Close() error {
@@ -444,6 +544,7 @@ func (p *tablePrograms) Close() error {
 		p.BenchSink,
 		p.BenchWalk,
 		p.Datapath,
+		p.Icmp,
 	)
 }
 

@@ -19,6 +19,10 @@ type trieAbiTypes struct {
 	Limits        uint32
 	Space         uint32
 	LocatorValue  uint32
+	LocatorOption uint32
+	TenantFlag    uint32
+	SourceRule    uint32
+	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
 	SegmentFlag   uint32
@@ -43,7 +47,7 @@ type trieAbiTypes struct {
 type trieAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
-	Csum      uint32
+	Csum      [2]uint32
 	Len       uint16
 	Mtu       uint16
 	Port      uint16
@@ -55,12 +59,26 @@ type trieAdjacency struct {
 	Proto4    uint16
 	Proto6    uint16
 	Variant   uint16
-	Pad       [10]uint8
+	Pad       [6]uint8
 }
 
 type trieBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type trieComplaint struct {
+	_         structs.HostLayout
+	Reason    uint32
+	Slot      uint32
+	Tenant    uint32
+	Bytes     uint32
+	L3        uint32
+	Room      uint32
+	Mtu       uint32
+	Ethertype uint16
+	Tunnelled uint8
+	Pad       uint8
 }
 
 type trieCounter struct {
@@ -79,6 +97,18 @@ type trieFrame struct {
 	_      [2]byte
 }
 
+type trieIcmpBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
+type trieIcmpSource struct {
+	_      structs.HostLayout
+	Addr   [4]uint32
+	Tenant uint32
+}
+
 type trieLocal struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
@@ -95,7 +125,11 @@ type trieLocator struct {
 	Encap     uint8
 	UdpPort   uint16
 	RouterMac [6]uint8
-	Pad       [6]uint8
+	Tenant    uint16
+	Mtu       uint16
+	Number    uint16
+	Options   uint8
+	Pad       [3]uint8
 }
 
 type trieLpm4Key struct {
@@ -133,16 +167,18 @@ type trieOverflowKey struct {
 }
 
 type triePort struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Vlan    uint16
-	Role    uint8
-	Flags   uint8
-	Tenant  uint16
-	Segment uint16
-	Mac     [6]uint8
-	Mtu     uint16
-	Pad     [3]uint32
+	_         structs.HostLayout
+	Ifindex   uint32
+	Vlan      uint16
+	Role      uint8
+	Flags     uint8
+	Tenant    uint16
+	Segment   uint16
+	Mac       [6]uint8
+	Mtu       uint16
+	InnerVlan uint16
+	TagProto  uint16
+	Pad       [2]uint32
 }
 
 type trieRecord6 struct {
@@ -160,7 +196,9 @@ type trieSegment struct {
 	Flags     uint32
 	Pad       uint32
 	GatewayLl [4]uint32
-	Pad2      [8]uint32
+	Icmp6     [4]uint32
+	Icmp4     uint32
+	Pad2      [3]uint32
 }
 
 type trieSet struct {
@@ -180,6 +218,16 @@ type trieTableConfig struct {
 	Seed    [2]uint64
 	Buckets uint32
 	Records uint32
+}
+
+type trieTenant struct {
+	_           structs.HostLayout
+	Icmp6       [4]uint32
+	Icmp4       uint32
+	Fragment    uint16
+	Flags       uint16
+	FragmentMac [6]uint8
+	Pad         uint16
 }
 
 type trieTraffic struct {
@@ -217,10 +265,12 @@ const (
 	trieMapBenchPeer4      = "bench_peer4"
 	trieMapBenchPeer6      = "bench_peer6"
 	trieMapBenchSunk       = "bench_sunk"
+	trieMapComplaints      = "complaints"
 	trieMapCounters        = "counters"
 	trieMapHostOverflow    = "host_overflow"
 	trieMapHosts4          = "hosts4"
 	trieMapHosts6          = "hosts6"
+	trieMapIcmpSources     = "icmp_sources"
 	trieMapLocals          = "locals"
 	trieMapLocatorCounters = "locator_counters"
 	trieMapLocators        = "locators"
@@ -229,10 +279,12 @@ const (
 	trieMapPorts           = "ports"
 	trieMapPrefixes4       = "prefixes4"
 	trieMapPrefixes6       = "prefixes6"
+	trieMapPrograms        = "programs"
 	trieMapRecords6        = "records6"
 	trieMapReport          = "report"
 	trieMapSegments        = "segments"
 	trieMapSets            = "sets"
+	trieMapTenants         = "tenants"
 	trieMapTxPorts         = "tx_ports"
 	trieProgAccept         = "accept"
 	trieProgBenchEmpty     = "bench_empty"
@@ -242,13 +294,25 @@ const (
 	trieProgBenchSink      = "bench_sink"
 	trieProgBenchWalk      = "bench_walk"
 	trieProgDatapath       = "datapath"
+	trieProgIcmp           = "icmp"
 	trieVarAbiTypes        = "abi_types"
 	trieVarBenchFrame      = "bench_frame"
 	trieVarBenchStopwatch  = "bench_stopwatch"
 	trieVarBenchTraffic    = "bench_traffic"
 	trieVarDry             = "dry"
+	trieVarFrags           = "frags"
+	trieVarGenevePort      = "geneve_port"
+	trieVarGuePort         = "gue_port"
 	trieVarHosts4Config    = "hosts4_config"
 	trieVarHosts6Config    = "hosts6_config"
+	trieVarIcmpBurst       = "icmp_burst"
+	trieVarIcmpRate        = "icmp_rate"
+	trieVarKeepTtl         = "keep_ttl"
+	trieVarLispPort        = "lisp_port"
+	trieVarMssClamp        = "mss_clamp"
+	trieVarOuterDscp       = "outer_dscp"
+	trieVarSourceCheck     = "source_check"
+	trieVarVxlanGpePort    = "vxlan_gpe_port"
 	trieVarVxlanPort       = "vxlan_port"
 )
 
@@ -302,6 +366,7 @@ type trieProgramSpecs struct {
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
+	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
 }
 
 // trieMapSpecs contains maps before they are loaded into the kernel.
@@ -312,10 +377,12 @@ type trieMapSpecs struct {
 	BenchPeer4      *ebpf.MapSpec `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.MapSpec `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
+	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
 	Hosts4          *ebpf.MapSpec `ebpf:"hosts4"`
 	Hosts6          *ebpf.MapSpec `ebpf:"hosts6"`
+	IcmpSources     *ebpf.MapSpec `ebpf:"icmp_sources"`
 	Locals          *ebpf.MapSpec `ebpf:"locals"`
 	LocatorCounters *ebpf.MapSpec `ebpf:"locator_counters"`
 	Locators        *ebpf.MapSpec `ebpf:"locators"`
@@ -324,10 +391,12 @@ type trieMapSpecs struct {
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
+	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -340,8 +409,19 @@ type trieVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Dry            *ebpf.VariableSpec `ebpf:"dry"`
+	Frags          *ebpf.VariableSpec `ebpf:"frags"`
+	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
+	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.VariableSpec `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.VariableSpec `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.VariableSpec `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.VariableSpec `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.VariableSpec `ebpf:"keep_ttl"`
+	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
+	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
 }
 
@@ -369,10 +449,12 @@ type trieMaps struct {
 	BenchPeer4      *ebpf.Map `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.Map `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
+	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
 	Hosts4          *ebpf.Map `ebpf:"hosts4"`
 	Hosts6          *ebpf.Map `ebpf:"hosts6"`
+	IcmpSources     *ebpf.Map `ebpf:"icmp_sources"`
 	Locals          *ebpf.Map `ebpf:"locals"`
 	LocatorCounters *ebpf.Map `ebpf:"locator_counters"`
 	Locators        *ebpf.Map `ebpf:"locators"`
@@ -381,10 +463,12 @@ type trieMaps struct {
 	Ports           *ebpf.Map `ebpf:"ports"`
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
+	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -394,10 +478,12 @@ func (m *trieMaps) Close() error {
 		m.BenchPeer4,
 		m.BenchPeer6,
 		m.BenchSunk,
+		m.Complaints,
 		m.Counters,
 		m.HostOverflow,
 		m.Hosts4,
 		m.Hosts6,
+		m.IcmpSources,
 		m.Locals,
 		m.LocatorCounters,
 		m.Locators,
@@ -406,10 +492,12 @@ func (m *trieMaps) Close() error {
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,
+		m.Programs,
 		m.Records6,
 		m.Report,
 		m.Segments,
 		m.Sets,
+		m.Tenants,
 		m.TxPorts,
 	)
 }
@@ -423,8 +511,19 @@ type trieVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Dry            *ebpf.Variable `ebpf:"dry"`
+	Frags          *ebpf.Variable `ebpf:"frags"`
+	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
+	GuePort        *ebpf.Variable `ebpf:"gue_port"`
 	Hosts4Config   *ebpf.Variable `ebpf:"hosts4_config"`
 	Hosts6Config   *ebpf.Variable `ebpf:"hosts6_config"`
+	IcmpBurst      *ebpf.Variable `ebpf:"icmp_burst"`
+	IcmpRate       *ebpf.Variable `ebpf:"icmp_rate"`
+	KeepTtl        *ebpf.Variable `ebpf:"keep_ttl"`
+	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
+	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
+	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
+	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`
 }
 
@@ -440,6 +539,7 @@ type triePrograms struct {
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
+	Icmp          *ebpf.Program `ebpf:"icmp"`
 }
 
 func (p *triePrograms) Close() error {
@@ -452,6 +552,7 @@ func (p *triePrograms) Close() error {
 		p.BenchSink,
 		p.BenchWalk,
 		p.Datapath,
+		p.Icmp,
 	)
 }
 

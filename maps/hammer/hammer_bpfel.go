@@ -16,7 +16,7 @@ import (
 type HammerAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
-	Csum      uint32
+	Csum      [2]uint32
 	Len       uint16
 	Mtu       uint16
 	Port      uint16
@@ -28,7 +28,7 @@ type HammerAdjacency struct {
 	Proto4    uint16
 	Proto6    uint16
 	Variant   uint16
-	Pad       [10]uint8
+	Pad       [6]uint8
 }
 
 type HammerBucket struct {
@@ -40,6 +40,20 @@ type HammerChange struct {
 	_         structs.HostLayout
 	Confirmed uint32
 	Announced uint32
+}
+
+type HammerComplaint struct {
+	_         structs.HostLayout
+	Reason    uint32
+	Slot      uint32
+	Tenant    uint32
+	Bytes     uint32
+	L3        uint32
+	Room      uint32
+	Mtu       uint32
+	Ethertype uint16
+	Tunnelled uint8
+	Pad       uint8
 }
 
 type HammerCounter struct {
@@ -64,6 +78,18 @@ type HammerHashes struct {
 	Bucket6 [2]uint32
 }
 
+type HammerIcmpBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
+type HammerIcmpSource struct {
+	_      structs.HostLayout
+	Addr   [4]uint32
+	Tenant uint32
+}
+
 type HammerLocal struct {
 	_       structs.HostLayout
 	Mac     [6]uint8
@@ -80,7 +106,11 @@ type HammerLocator struct {
 	Encap     uint8
 	UdpPort   uint16
 	RouterMac [6]uint8
-	Pad       [6]uint8
+	Tenant    uint16
+	Mtu       uint16
+	Number    uint16
+	Options   uint8
+	Pad       [3]uint8
 }
 
 type HammerLpm4Key struct {
@@ -118,16 +148,18 @@ type HammerOverflowKey struct {
 }
 
 type HammerPort struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Vlan    uint16
-	Role    uint8
-	Flags   uint8
-	Tenant  uint16
-	Segment uint16
-	Mac     [6]uint8
-	Mtu     uint16
-	Pad     [3]uint32
+	_         structs.HostLayout
+	Ifindex   uint32
+	Vlan      uint16
+	Role      uint8
+	Flags     uint8
+	Tenant    uint16
+	Segment   uint16
+	Mac       [6]uint8
+	Mtu       uint16
+	InnerVlan uint16
+	TagProto  uint16
+	Pad       [2]uint32
 }
 
 type HammerRecord6 struct {
@@ -145,7 +177,9 @@ type HammerSegment struct {
 	Flags     uint32
 	Pad       uint32
 	GatewayLl [4]uint32
-	Pad2      [8]uint32
+	Icmp6     [4]uint32
+	Icmp4     uint32
+	Pad2      [3]uint32
 }
 
 type HammerSet struct {
@@ -167,6 +201,16 @@ type HammerTableConfig struct {
 	Seed    [2]uint64
 	Buckets uint32
 	Records uint32
+}
+
+type HammerTenant struct {
+	_           structs.HostLayout
+	Icmp6       [4]uint32
+	Icmp4       uint32
+	Fragment    uint16
+	Flags       uint16
+	FragmentMac [6]uint8
+	Pad         uint16
 }
 
 type HammerVerdict uint32
@@ -204,11 +248,13 @@ type HammerWalkReport struct {
 const (
 	HammerMapAdjacencies     = "adjacencies"
 	HammerMapChanges         = "changes"
+	HammerMapComplaints      = "complaints"
 	HammerMapCounters        = "counters"
 	HammerMapHashSamples     = "hash_samples"
 	HammerMapHostOverflow    = "host_overflow"
 	HammerMapHosts4          = "hosts4"
 	HammerMapHosts6          = "hosts6"
+	HammerMapIcmpSources     = "icmp_sources"
 	HammerMapLocals          = "locals"
 	HammerMapLocatorCounters = "locator_counters"
 	HammerMapLocators        = "locators"
@@ -221,15 +267,27 @@ const (
 	HammerMapReport          = "report"
 	HammerMapSegments        = "segments"
 	HammerMapSets            = "sets"
+	HammerMapTenants         = "tenants"
 	HammerMapTxPorts         = "tx_ports"
 	HammerMapVerdicts        = "verdicts"
 	HammerProgHammer         = "hammer"
 	HammerProgHashAll        = "hash_all"
 	HammerVarDry             = "dry"
+	HammerVarFrags           = "frags"
+	HammerVarGenevePort      = "geneve_port"
+	HammerVarGuePort         = "gue_port"
 	HammerVarHammerTypes     = "hammer_types"
 	HammerVarHosts           = "hosts"
 	HammerVarHosts4Config    = "hosts4_config"
 	HammerVarHosts6Config    = "hosts6_config"
+	HammerVarIcmpBurst       = "icmp_burst"
+	HammerVarIcmpRate        = "icmp_rate"
+	HammerVarKeepTtl         = "keep_ttl"
+	HammerVarLispPort        = "lisp_port"
+	HammerVarMssClamp        = "mss_clamp"
+	HammerVarOuterDscp       = "outer_dscp"
+	HammerVarSourceCheck     = "source_check"
+	HammerVarVxlanGpePort    = "vxlan_gpe_port"
 	HammerVarVxlanPort       = "vxlan_port"
 )
 
@@ -285,11 +343,13 @@ type HammerProgramSpecs struct {
 type HammerMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
 	Changes         *ebpf.MapSpec `ebpf:"changes"`
+	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HashSamples     *ebpf.MapSpec `ebpf:"hash_samples"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
 	Hosts4          *ebpf.MapSpec `ebpf:"hosts4"`
 	Hosts6          *ebpf.MapSpec `ebpf:"hosts6"`
+	IcmpSources     *ebpf.MapSpec `ebpf:"icmp_sources"`
 	Locals          *ebpf.MapSpec `ebpf:"locals"`
 	LocatorCounters *ebpf.MapSpec `ebpf:"locator_counters"`
 	Locators        *ebpf.MapSpec `ebpf:"locators"`
@@ -302,6 +362,7 @@ type HammerMapSpecs struct {
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -311,10 +372,21 @@ type HammerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerVariableSpecs struct {
 	Dry          *ebpf.VariableSpec `ebpf:"dry"`
+	Frags        *ebpf.VariableSpec `ebpf:"frags"`
+	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
+	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
 	HammerTypes  *ebpf.VariableSpec `ebpf:"hammer_types"`
 	Hosts        *ebpf.VariableSpec `ebpf:"hosts"`
 	Hosts4Config *ebpf.VariableSpec `ebpf:"hosts4_config"`
 	Hosts6Config *ebpf.VariableSpec `ebpf:"hosts6_config"`
+	IcmpBurst    *ebpf.VariableSpec `ebpf:"icmp_burst"`
+	IcmpRate     *ebpf.VariableSpec `ebpf:"icmp_rate"`
+	KeepTtl      *ebpf.VariableSpec `ebpf:"keep_ttl"`
+	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
+	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
+	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
+	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.VariableSpec `ebpf:"vxlan_port"`
 }
 
@@ -340,11 +412,13 @@ func (o *HammerObjects) Close() error {
 type HammerMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
 	Changes         *ebpf.Map `ebpf:"changes"`
+	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HashSamples     *ebpf.Map `ebpf:"hash_samples"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
 	Hosts4          *ebpf.Map `ebpf:"hosts4"`
 	Hosts6          *ebpf.Map `ebpf:"hosts6"`
+	IcmpSources     *ebpf.Map `ebpf:"icmp_sources"`
 	Locals          *ebpf.Map `ebpf:"locals"`
 	LocatorCounters *ebpf.Map `ebpf:"locator_counters"`
 	Locators        *ebpf.Map `ebpf:"locators"`
@@ -357,6 +431,7 @@ type HammerMaps struct {
 	Report          *ebpf.Map `ebpf:"report"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts        *ebpf.Map `ebpf:"verdicts"`
 }
@@ -365,11 +440,13 @@ func (m *HammerMaps) Close() error {
 	return _HammerClose(
 		m.Adjacencies,
 		m.Changes,
+		m.Complaints,
 		m.Counters,
 		m.HashSamples,
 		m.HostOverflow,
 		m.Hosts4,
 		m.Hosts6,
+		m.IcmpSources,
 		m.Locals,
 		m.LocatorCounters,
 		m.Locators,
@@ -382,6 +459,7 @@ func (m *HammerMaps) Close() error {
 		m.Report,
 		m.Segments,
 		m.Sets,
+		m.Tenants,
 		m.TxPorts,
 		m.Verdicts,
 	)
@@ -392,10 +470,21 @@ func (m *HammerMaps) Close() error {
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerVariables struct {
 	Dry          *ebpf.Variable `ebpf:"dry"`
+	Frags        *ebpf.Variable `ebpf:"frags"`
+	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
+	GuePort      *ebpf.Variable `ebpf:"gue_port"`
 	HammerTypes  *ebpf.Variable `ebpf:"hammer_types"`
 	Hosts        *ebpf.Variable `ebpf:"hosts"`
 	Hosts4Config *ebpf.Variable `ebpf:"hosts4_config"`
 	Hosts6Config *ebpf.Variable `ebpf:"hosts6_config"`
+	IcmpBurst    *ebpf.Variable `ebpf:"icmp_burst"`
+	IcmpRate     *ebpf.Variable `ebpf:"icmp_rate"`
+	KeepTtl      *ebpf.Variable `ebpf:"keep_ttl"`
+	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
+	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
+	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
+	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.Variable `ebpf:"vxlan_port"`
 }
 

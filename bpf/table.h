@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* The host table: an exact match of (space, address).
+ *
+ * The tricky part is reading while the daemon writes. A reader sees each 64-bit slot whole. The writer never removes
+ * a key's old copy before every program that might have missed the new one has ended, so two probes in a fixed order
+ * are enough; and an IPv6 record is reached only through its slot, so the address dependency orders the loads on
+ * arm64 too. Nothing outside this header and package maps knows the layout.
+ */
+#pragma once
+
+#include <bpf/bpf_endian.h>
+
+#include "config.h"
+#include "maps.h"
+
+#define MIX1 0x9FB21C651E98DF25ULL
+#define MIX2 0xD6E8FEB86659FD93ULL
+#define MIX3 0xA0761D6478BD642FULL
+
+static __always_inline __u64 hash4(__u64 key, const volatile struct table_config *t)
+{
+	__u64 x = (key ^ t->seed[0]) * (t->seed[1] | 1);
+
+	x ^= x >> 32;
+	x *= MIX1;
+	return x ^ x >> 29;
+}
+
+static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 space, const volatile struct table_config *t)
+{
+	__u64 x = (hi ^ t->seed[0]) * (t->seed[1] | 1);
+
+	x ^= x >> 32;
+	x = (x + lo) * MIX1;
+	x ^= x >> 32;
+	x = (x + space) * MIX2;
+	return x ^ x >> 29;
+}
+
+/* Maps 32 hash bits onto any number of buckets without a division. */
+static __always_inline __u32 bucket_of(__u32 hash, __u32 buckets)
+{
+	return ((__u64)hash * buckets) >> 32;
+}
+
+static __always_inline __u32 bucket_find4(__u32 index, __u64 key)
+{
+	struct bucket *b = bpf_map_lookup_elem(&hosts4, &index);
+
+	if (!b)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < HOST_SLOTS; i++) {
+		__u64 slot = *(volatile __u64 *)&b->slot[i];
+
+		if (slot >> VALUE_BITS == key)
+			return slot & ((1 << VALUE_BITS) - 1);
+	}
+	return 0;
+}
+
+static __always_inline __u32 record_value(__u32 index, __u64 hi, __u64 lo, __u32 space)
+{
+	struct record6 *r = bpf_map_lookup_elem(&records6, &index);
+
+	if (!r || *(__u64 *)&r->addr[0] != hi || *(__u64 *)&r->addr[2] != lo || r->space != space)
+		return 0;
+	return *(volatile __u32 *)&r->value;
+}
+
+/* A host that waits for its slot. The kernel may reuse a hash element under a reader that has just found it, so the
+ * element holds no answer but a record, whose key tells whose it is.
+ */
+static __always_inline __u32 overflow_find(__u64 hi, __u64 lo, __u32 space)
+{
+	struct overflow_key key = { .addr = { hi, hi >> 32, lo, lo >> 32 }, .space = space };
+	__u32 *record = bpf_map_lookup_elem(&host_overflow, &key);
+
+	return record ? record_value(*(volatile __u32 *)record, hi, lo, space) : 0;
+}
+
+/* The look-ups are global functions: verified once, and once in the program, where it is in the cache. */
+
+/* The value of an IPv4 address (host byte order) in a space, or 0. */
+__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
+{
+	const volatile struct table_config *t = &hosts4_config;
+	__u64 key = (__u64)space << 32 | addr;
+	__u64 hash = hash4(key, t);
+	__u32 value;
+
+	value = bucket_find4(bucket_of(hash >> 32, t->buckets), key);
+	if (value)
+		return value;
+	value = bucket_find4(bucket_of(hash, t->buckets), key);
+	if (value)
+		return value;
+	return overflow_find(0, (__u64)bpf_htonl(addr) << 32 | bpf_htonl(0xffff), space);
+}
+
+static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u64 lo, __u32 space)
+{
+	struct bucket *b = bpf_map_lookup_elem(&hosts6, &index);
+
+	if (!b)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < HOST_SLOTS; i++) {
+		__u64 slot = *(volatile __u64 *)&b->slot[i];
+
+		if (slot && slot >> RECORD_BITS == tag) {
+			__u32 value = record_value(slot & ((1 << RECORD_BITS) - 1), hi, lo, space);
+
+			if (value)
+				return value;
+		}
+	}
+	return 0;
+}
+
+/* The value of an IPv6 address in a space, or 0; hi and lo are its halves as they lie in memory. */
+__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
+{
+	const volatile struct table_config *t = &hosts6_config;
+	__u64 hash = hash6(hi, lo, space, t);
+	__u64 tag = (hash * MIX3) >> RECORD_BITS;
+	__u32 value;
+
+	value = bucket_find6(bucket_of(hash >> 32, t->buckets), tag, hi, lo, space);
+	if (value)
+		return value;
+	value = bucket_find6(bucket_of(hash, t->buckets), tag, hi, lo, space);
+	if (value)
+		return value;
+	return overflow_find(hi, lo, space);
+}
