@@ -3,13 +3,16 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"unsafe"
 )
 
-// PortTable places ports where the data path probes for them, and segments at their index. A slot number names a
-// port everywhere: counters, egress, deliveries. One goroutine only.
+// PortTable places ports where the data path probes for them, segments at their index, and tenants at their number. A
+// slot number names a port everywhere: counters, egress, deliveries. One goroutine only.
 type PortTable struct {
 	ports    *memory[Port]
 	segments *memory[Segment]
+	tenants  *memory[Tenant]
 }
 
 // OpenPorts maps the tables; what they hold stays.
@@ -22,11 +25,17 @@ func OpenPorts(o *Objects) (*PortTable, error) {
 	if err != nil {
 		return nil, errors.Join(err, ports.close())
 	}
-	return &PortTable{ports, segments}, nil
+	tenants, err := mapArray[Tenant](o.Tenants)
+	if err != nil {
+		return nil, errors.Join(err, ports.close(), segments.close())
+	}
+	return &PortTable{ports, segments, tenants}, nil
 }
 
 // Close unmaps the tables.
-func (t *PortTable) Close() error { return errors.Join(t.ports.close(), t.segments.close()) }
+func (t *PortTable) Close() error {
+	return errors.Join(t.ports.close(), t.segments.close(), t.tenants.close())
+}
 
 // slotOf is port_slot of bpf/parse.h.
 func slotOf(ifindex uint32, vlan, inner uint16, probe uint32) uint32 {
@@ -111,3 +120,26 @@ func (t *PortTable) PutSegment(index uint16, s Segment) error {
 	}
 	return nil
 }
+
+// PutTenant writes a tenant at its number. Where the kernel fragments is one word, stored last; another MAC there means
+// that nothing goes there meanwhile.
+func (t *PortTable) PutTenant(space uint16, tenant Tenant) error {
+	if space == 0 || int(space) >= Tenants {
+		return fmt.Errorf("tenant %d is outside 1..%d", space, Tenants-1)
+	}
+	e := &t.tenants.entries[space]
+	if *e == tenant {
+		return nil
+	}
+	word := (*uint64)(unsafe.Pointer(&e.Icmp4))
+	if e.FragmentMac != tenant.FragmentMac {
+		atomic.StoreUint64(word, 0)
+		e.FragmentMac = tenant.FragmentMac
+	}
+	e.Icmp6 = tenant.Icmp6
+	atomic.StoreUint64(word, *(*uint64)(unsafe.Pointer(&tenant.Icmp4)))
+	return nil
+}
+
+// Tenant returns what is said of a tenant.
+func (t *PortTable) Tenant(space uint16) Tenant { return t.tenants.entries[space] }

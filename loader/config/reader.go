@@ -41,7 +41,7 @@ type reader struct {
 	warnings []string
 	seen     map[string]value // first use of what must be unique
 	ports    []Port           // access and uplink
-	subnets  []placed         // of all segments
+	subnets  []placed         // of the tenant being read
 	remotes  map[netip.Addr]value
 }
 

@@ -35,7 +35,6 @@ func (r *reader) tenants(c *Config, v value) {
 	if n := len(r.ports); n > maxPorts {
 		v.fail("%d ports: the data path has room for %d", n, maxPorts)
 	}
-	r.overlaps()
 }
 
 func (r *reader) tenant(c *Config, v value) Tenant {
@@ -57,7 +56,9 @@ func (r *reader) tenant(c *Config, v value) Tenant {
 	vni.unique("VNI", fmt.Sprint(t.VNI))
 	t.RouteTargets = all(f.get("route_targets"), value.routeTarget)
 	t.Uplinks = all(f.get("uplinks"), r.uplink)
+	r.subnets = nil
 	t.Segments = all(f.get("segments"), func(v value) (Segment, bool) { return r.segment(c, &t, v), true })
+	r.overlaps()
 	return t
 }
 
@@ -178,7 +179,7 @@ type placed struct {
 	prefix netip.Prefix
 }
 
-// overlaps reports subnets that share addresses. In prefix order an overlap shows between neighbours or
+// overlaps reports subnets of one tenant that share addresses. In prefix order an overlap shows between neighbours or
 // against the last one that was wide enough.
 func (r *reader) overlaps() {
 	sorted := slices.Clone(r.subnets)
@@ -190,8 +191,7 @@ func (r *reader) overlaps() {
 			if first.at.Offset > second.at.Offset {
 				first, second = second, first
 			}
-			second.fail("%s overlaps %s on line %d: an address lives in one segment (tenants with overlapping addresses are not served yet)",
-				second.prefix, first.prefix, first.at.Line)
+			second.fail("%s overlaps %s on line %d: an address of a tenant lives in one segment", second.prefix, first.prefix, first.at.Line)
 			continue
 		}
 		wide = i

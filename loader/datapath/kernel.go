@@ -28,6 +28,10 @@ type PortSpec struct {
 	Own     []netip.Addr   // this gateway's alone, in one of the subnets
 	Gateway []netip.Addr   // shared with the gateways of other sites; none where another router is the hosts' gateway
 
+	// Isolated keeps the addresses of a tenant that shares them with another out of the kernel's one routing table, but for
+	// own addresses, by which neighbours are asked on this port.
+	Isolated bool
+
 	// AcceptLocal lets the kernel take packets from an address that it holds itself. What the program passes never needs it; the
 	// two ends of a veth pair in one namespace do.
 	AcceptLocal bool
@@ -257,7 +261,7 @@ func (k *Kernel) portWishes(p PortSpec, ipv6 bool, add func(setting, ...string))
 		return
 	}
 	for _, a := range p.Gateway {
-		if !a.IsLinkLocalUnicast() {
+		if !a.IsLinkLocalUnicast() && !p.Isolated {
 			add(addressSetting{"lo", netip.PrefixFrom(a, a.BitLen())}, present)
 		}
 	}
@@ -265,7 +269,7 @@ func (k *Kernel) portWishes(p PortSpec, ipv6 bool, add func(setting, ...string))
 		add(addressSetting{dev, netip.PrefixFrom(a, p.subnetOf(a).Bits())}, present)
 	}
 	for _, subnet := range p.Subnets {
-		if !slices.ContainsFunc(p.Own, subnet.Contains) {
+		if !slices.ContainsFunc(p.Own, subnet.Contains) && !p.Isolated {
 			add(routeSetting{dev, subnet, p.sourceIn(subnet)}, present)
 		}
 	}

@@ -56,6 +56,9 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.dropSpaces(gone); err != nil {
 		return err
 	}
+	if err := g.clearTenants(gone); err != nil {
+		return err
+	}
 	g.underlay.kick()
 	return nil
 }
@@ -97,7 +100,7 @@ func (g *Gateway) place() error {
 	if err := g.detachUnwanted(wanted); err != nil {
 		return err
 	}
-	if err := errors.Join(g.writeSegments(), g.placeForeign()); err != nil {
+	if err := errors.Join(g.writeTenants(), g.writeSegments(), g.placeForeign()); err != nil {
 		return err
 	}
 	if err := g.plane.Kernel().Set(g.kernelPorts()); err != nil {
@@ -147,6 +150,7 @@ func (g *Gateway) writeSegments() error {
 	for _, t := range g.spec.Tenants {
 		for _, s := range t.Segments {
 			seg := maps.Segment{Mac: s.MAC, Tenant: g.table.tenants.ids[t.ID], Flags: maps.SegmentRouter}
+			seg.Icmp4, seg.Icmp6 = errorSources([]SegmentSpec{s})
 			if s.Stick {
 				seg.Flags = maps.SegmentStick
 			}
@@ -295,7 +299,9 @@ func (g *Gateway) kernelPorts() []PortSpec {
 		have.Subnets = append(have.Subnets, p.Subnets...)
 		have.Own = append(have.Own, p.Own...)
 		have.Gateway = append(have.Gateway, p.Gateway...)
+		have.Isolated = have.Isolated || p.Isolated
 	}
+	shared := sharing(g.spec.Tenants)
 	for _, name := range g.spec.Underlay {
 		add(PortSpec{Name: name, Underlay: true})
 	}
@@ -305,6 +311,7 @@ func (g *Gateway) kernelPorts() []PortSpec {
 		}
 		for _, s := range t.Segments {
 			p := PortSpec{Name: s.Access.Name, VLAN: s.Access.VLAN, Access: true, Subnets: s.Subnets, Own: s.Own}
+			p.Isolated = shared[t.ID]
 			if !s.Stick {
 				p.Gateway = s.Gateway
 			}
