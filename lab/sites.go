@@ -44,6 +44,7 @@ type Options struct {
 	FIBTable  int    // gateways follow this kernel table
 	NoRoutes  bool   // gateways are not told where the hosts are
 	Capacity  int    // hosts the tables are made for
+	Narrow    bool   // the underlay carries no larger packets than the hosts' links
 }
 
 // Host is a machine with an address of each family.
@@ -101,7 +102,7 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 	if options.OneArmed {
 		s.Switch.IP("link set lan1 mtu 2000", "link set lan2 mtu 2000")
 	} else {
-		s.Switch.Bridge("wan", underlayMTU)
+		s.Switch.Bridge("wan", s.underlayMTU())
 	}
 	for site := range 2 {
 		for n := 1; n <= 2; n++ {
@@ -281,6 +282,13 @@ func (s *Sites) addGateway(site int, bins Binaries) {
 	}
 }
 
+func (s *Sites) underlayMTU() int {
+	if s.Narrow {
+		return hostMTU
+	}
+	return underlayMTU
+}
+
 // locators are the tunnel ends of both sites, once per address family in use.
 func (s *Sites) locators() [][2]string {
 	switch {
@@ -297,7 +305,7 @@ func (s *Sites) locators() [][2]string {
 // underlay cables a gateway to the wan.
 func (s *Sites) underlay(n *Namespace, site int) {
 	s.Helper()
-	s.Cable(End{In: n, Name: "wan0"}, End{In: s.Switch, Name: n.Name + "-wan", Bridge: "wan"}, underlayMTU, 1)
+	s.Cable(End{In: n, Name: "wan0"}, End{In: s.Switch, Name: n.Name + "-wan", Bridge: "wan"}, s.underlayMTU(), 1)
 	n.Addresses("wan0", locators4[site]+"/24", locators6[site]+"/64")
 }
 

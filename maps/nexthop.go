@@ -353,6 +353,16 @@ func (n *NexthopTable) point(key adjacencyKey, nh Nexthop) {
 	}
 }
 
+// SmallestMTU is the size of the largest packet that every adjacency in use carries, 0 where none is resolved.
+func (n *NexthopTable) SmallestMTU() (mtu uint16) {
+	for _, i := range n.records {
+		if m := n.adjs.entries[i].Mtu; mtu == 0 || m < mtu {
+			mtu = m
+		}
+	}
+	return mtu
+}
+
 // Resting is what nobody names any more while a grace period passes.
 type Resting struct{ ids, adjacencies []uint32 }
 

@@ -29,6 +29,9 @@ type Gateway struct {
 	stations *stations
 	foreign  bool          // the stations here are known: frames to anybody else may be routed
 	work     chan struct{} // something waits for a grace period
+
+	fragmenting bool // some way out carries less than some way in
+	fragmentMTU int  // to which oversize packets are cut now
 }
 
 // NewGateway adopts what plane found pinned. Routes adopted so stay until AllSynced.
@@ -188,7 +191,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 	g.underlay.keep(seen)
 	g.noteMTUs(hops, why)
 	g.later()
-	return waiting, err
+	return waiting, errors.Join(err, g.followMTU())
 }
 
 // noteMTUs tells the data path what fits on every way to an address, by which it clamps the TCP connections that arrive from there.

@@ -23,6 +23,8 @@ type PortSpec struct {
 	Access   bool   // towards hosts
 	Underlay bool   // towards other gateways
 	Uplink   bool   // routed, towards the rest of the tenant's network
+	Fragment string // of a fragment port: the kernel's end, made together with this one
+	Table    int    // of a fragment port: where what arrives at the kernel's end is looked up
 
 	Subnets []netip.Prefix // of the segment behind an access port
 	Own     []netip.Addr   // this gateway's alone, in one of the subnets
@@ -63,6 +65,7 @@ type PortSpec struct {
 //     of older gateways are to be seen, and so are neighbour solicitations for addresses that live elsewhere. The flags are
 //     the interface's, not a socket's, since forwarding outlives the process.
 //   - gc_thresh1 to 3 of the neighbour tables, where they are to be seen, have room for a million hosts that live here.
+//   - A fragment port (see fragmentPort) is a veth pair and a routing rule for its far end.
 //   - Ports are up, and stay so.
 //
 // A shared link-local address such as fe80::1 stays out of the kernel. With it on the access port, the kernel would choose it as
@@ -210,6 +213,10 @@ func (k *Kernel) wishes(ports []PortSpec) (list []wish, errs error) {
 			errs = errors.Join(errs, err)
 			continue
 		}
+		if p.Fragment != "" {
+			k.fragmentWishes(p, ipv6, add)
+			continue
+		}
 		if !k.there(p.Name) {
 			continue
 		}
@@ -236,6 +243,21 @@ func keepNeighbours(k *Kernel, family string, add func(setting, ...string)) {
 			}
 		}
 		add(path, value)
+	}
+}
+
+// fragmentWishes asks for a veth pair and what makes the kernel return all that arrives at its far end.
+func (k *Kernel) fragmentWishes(p PortSpec, ipv6 bool, add func(setting, ...string)) {
+	add(pairSetting{p.Name, p.Fragment}, present)
+	add(ruleSetting{p.Fragment, p.Table}, present)
+	for _, name := range []string{p.Name, p.Fragment} {
+		v4 := "net/ipv4/conf/" + name + "/"
+		add(sysctl(v4+"send_redirects"), "0")
+		add(sysctl(v4+"rp_filter"), rpFilter(k)[0])
+		if ipv6 {
+			add(sysctl("net/ipv6/conf/"+name+"/disable_ipv6"), "1")
+		}
+		add(upSetting{name}, on)
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 
 // undoOrder is the order in which kinds of setting are undone. Switching all forwarding off makes interfaces forget that they
 // forwarded before, so those come last.
-var undoOrder = []string{"flag", "route", "address", "vlan", "sysctl", "keep"}
+var undoOrder = []string{"flag", "route", "address", "rule", "vlan", "pair", "sysctl", "keep"}
 
 func rank(key string) int {
 	kind, _, _ := strings.Cut(key, " ")
@@ -59,6 +59,12 @@ func parseSetting(key string) (setting, error) {
 		return routeSetting{link: w[1], subnet: prefix}, nil
 	case w[0] == "flag":
 		return flagSetting{w[1], w[2]}, nil
+	case w[0] == "pair" && w[2] != "":
+		return pairSetting{w[1], w[2]}, nil
+	case w[0] == "rule":
+		if table, err := strconv.Atoi(w[2]); err == nil {
+			return ruleSetting{w[1], table}, nil
+		}
 	case w[0] == "vlan":
 		if id, err := strconv.ParseUint(w[2], 10, 12); err == nil {
 			return vlanSetting{w[1], uint16(id)}, nil

@@ -106,6 +106,7 @@ func (g *Gateway) place() error {
 	if err := g.plane.Kernel().Set(g.kernelPorts()); err != nil {
 		g.log.Warn("kernel settings", "error", err)
 	}
+	g.prepareFragments()
 	for _, w := range wanted {
 		if err := g.placePort(w); err != nil {
 			g.placed.missing[w.ref] = err
@@ -113,7 +114,7 @@ func (g *Gateway) place() error {
 		}
 	}
 	g.forgetSlots()
-	return nil
+	return g.announceFragments()
 }
 
 // placeSegments keeps an index that was given, in this process or, by MAC and tenant, in the pinned table.
@@ -197,6 +198,9 @@ func (g *Gateway) wantedPorts() []wantedPort {
 		for _, s := range t.Segments {
 			add(wantedPort{ref: s.Access, role: maps.RoleAccess, tenant: space, segment: g.placed.segments[s.Name]})
 		}
+	}
+	for space, f := range g.fragmentPorts() {
+		add(wantedPort{ref: PortRef{Name: f.near}, role: maps.RoleFragment, tenant: space})
 	}
 	return list
 }
@@ -317,6 +321,9 @@ func (g *Gateway) kernelPorts() []PortSpec {
 			}
 			add(p)
 		}
+	}
+	for _, f := range g.fragmentPorts() {
+		add(PortSpec{Name: f.near, Fragment: f.far, Table: f.table})
 	}
 	return list
 }

@@ -12,7 +12,8 @@ import (
 func (g *Gateway) writeTenants() error {
 	isolated := sharing(g.spec.Tenants)
 	for _, t := range g.spec.Tenants {
-		var tenant maps.Tenant
+		have := g.table.ports.Tenant(g.table.tenants.ids[t.ID])
+		tenant := maps.Tenant{Fragment: have.Fragment, FragmentMac: have.FragmentMac, Flags: have.Flags & maps.TenantFragment}
 		tenant.Icmp4, tenant.Icmp6 = errorSources(t.Segments)
 		if isolated[t.ID] {
 			tenant.Flags |= maps.TenantIsolated
