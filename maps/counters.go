@@ -1,6 +1,7 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -15,8 +16,8 @@ type PortCount struct {
 	Counter
 }
 
-// ReadCounters sums the reasons over all CPUs and returns those that are not zero. One batch read. Safe for concurrent use,
-// also on a read-only pinned map.
+// ReadCounters sums the reasons over all CPUs and returns those that are not zero. One batch read, or before Linux 5.13 one
+// for each counter. Safe for concurrent use, also on a read-only pinned map.
 func ReadCounters(m *ebpf.Map) ([]PortCount, error) {
 	sums, err := readPerCPU(m)
 	if err != nil {
@@ -42,7 +43,11 @@ func readPerCPU(m *ebpf.Map) ([]Counter, error) {
 	}
 	keys := make([]uint32, n)
 	values := make([]Counter, n*cpus)
-	if err := readAll(m, keys, values); err != nil {
+	err = readAll(m, keys, values)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = readEach(m, keys, values, cpus)
+	}
+	if err != nil {
 		return nil, err
 	}
 	sums := make([]Counter, n)
@@ -53,4 +58,16 @@ func readPerCPU(m *ebpf.Map) ([]Counter, error) {
 		}
 	}
 	return sums, nil
+}
+
+// readEach is readAll of a per-CPU array where the kernel has no batches for it.
+func readEach(m *ebpf.Map, keys []uint32, values []Counter, cpus int) error {
+	for i := range keys {
+		keys[i] = uint32(i)
+		one := values[i*cpus : (i+1)*cpus]
+		if err := m.Lookup(keys[i], one); err != nil {
+			return fmt.Errorf("read %s: %w", m, err)
+		}
+	}
+	return nil
 }

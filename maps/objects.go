@@ -22,6 +22,7 @@ type Options struct {
 	Reuse map[string]*ebpf.Map // maps by name that it shares with an earlier program, for upgrade and growth
 	Dry   bool                 // a dry run: leaves a WalkReport behind, for explaining
 	Tune  Tune                 // zero: DefaultTune
+	Stats bool                 // keeps what the verifier says of its work, in VerifierLog of the programs
 }
 
 // Tune are the load-time constants of bpf/config.h that an operator may choose. Comparable.
@@ -91,7 +92,11 @@ func Load(o Options) (*Objects, error) {
 		ICMP    *ebpf.Program `ebpf:"icmp"`
 		Accept  *ebpf.Program `ebpf:"accept"`
 	}
-	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: replace})
+	options := ebpf.CollectionOptions{MapReplacements: replace}
+	if o.Stats {
+		options.Programs.LogLevel = ebpf.LogLevelStats
+	}
+	err = spec.LoadAndAssign(&loaded, &options)
 	if err != nil {
 		return nil, fmt.Errorf("load the data path: %w", err)
 	}

@@ -36,11 +36,12 @@ type world struct {
 	slot uint16 // of the port under test
 	meta []byte // poison in front of the packet
 
-	t      testing.TB // whose frames are being counted
-	start  counts     // the counters when that began, nil when nobody counts
-	owed   counts     // what must have moved since
-	perCPU []maps.Counter
-	fuzzed bool // FuzzWalk settles now and then, not after every frame
+	t        testing.TB // whose frames are being counted
+	start    counts     // the counters when that began, nil when nobody counts
+	owed     counts     // what must have moved since
+	perCPU   []maps.Counter
+	counting map[uint16]bool // slots that have or had a port, and 0
+	fuzzed   bool            // FuzzWalk settles now and then, not after every frame
 }
 
 // newWorld loads the program over empty tables for some hundred hosts.
@@ -63,7 +64,7 @@ func loadWorld(capacity uint32, dry bool) (*world, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%+w", err)
 	}
-	w := &world{tables: newTables(), objects: objects, hosts4: hosts, tries: maps.OpenPrefixes(objects)}
+	w := &world{tables: newTables(), objects: objects, hosts4: hosts, tries: maps.OpenPrefixes(objects), counting: map[uint16]bool{0: true}}
 	if w.grace, err = maps.NewGrace(); err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (w *world) port(p maps.Port, device bool) uint16 {
 	if err != nil {
 		panic(err)
 	}
-	w.ports[slot] = p
+	w.ports[slot], w.counting[slot] = p, true
 	if device {
 		put(w.objects.TxPorts, uint32(slot), uint32(loopback))
 		w.devices[slot] = true
@@ -214,6 +215,9 @@ func metadataRoom(prog *ebpf.Program) int {
 type counts map[string]maps.Counter
 
 func (w *world) counts() (counts, error) {
+	if !countsAtOnce() {
+		return w.countsInTurn()
+	}
 	list, err := maps.ReadCounters(w.objects.Counters)
 	if err != nil {
 		return nil, err
