@@ -13,10 +13,14 @@ LAB := iproute2 iputils-ping ethtool tcpdump tshark iperf3 frr bird2 prometheus 
 # clang is pinned because the generated objects are committed and compared byte by byte.
 COMPILER := clang-19 llvm-19 libbpf-dev linux-libc-dev
 LINT := shellcheck
+# A guest: the emulator, what its first process is made of, and what fetches and unpacks Debian kernels.
+GUEST := qemu-system-x86 busybox-static xz-utils debian-archive-keyring
+# The newest kernel of each line.
+KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 
-.PHONY: help build install deb generate demo test check bench fuzz clean lab-tools
+.PHONY: help build install deb generate demo test test-kernels check bench fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +50,11 @@ demo: lab-tools build ## two sites on this machine, a host moves between them un
 
 test: lab-tools build ## the whole suite: unit, packet, namespace, interop
 	go tool gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -count=1 -timeout 30m ./...
+
+test-kernels: lab-tools ## the packet and network tests on other kernels, under qemu; KERNELS="5.10 7" takes a choice
+	@tools/need $(GUEST)
+	KERNELS="$(KERNELS)" go tool gotestsum --format standard-verbose -- -count=1 -timeout 30m ./lab/kernels \
+		$(if $(filter file,$(origin KERNELS)),-page $(CURDIR)/docs/kernels.md)
 
 check: ## format, vet, staticcheck, generated code, import rules, shell and metric lint
 	@tools/need $(COMPILER) $(LINT) prometheus

@@ -86,6 +86,11 @@ func (g *Gateway) ready() error {
 	if err != nil {
 		return err
 	}
+	return Ready(out)
+}
+
+// Ready says what a daemon with this status (roamctl -o json status) is still missing: a native port, a source.
+func Ready(out string) error {
 	var status struct {
 		Ports []struct {
 			Interface string `json:"interface"`

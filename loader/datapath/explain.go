@@ -1,10 +1,12 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"roam/maps"
 )
@@ -32,6 +34,8 @@ type xdpContext struct {
 	Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32
 }
 
+const minFrame = 14 // of a test run: the Ethernet header
+
 // Explain runs the program on a frame as if it arrived at a port. It takes a fresh instance each time, some 100 ms,
 // so that a trace never shares state with what forwards. Linux before 5.15 cannot say where a packet of a dry run arrives.
 func (g *Gateway) Explain(frame []byte, at PortRef) (Explained, error) {
@@ -50,6 +54,10 @@ func (g *Gateway) Explain(frame []byte, at PortRef) (Explained, error) {
 	out := make([]byte, len(frame)+maps.HeaderMax+64)
 	run := ebpf.RunOptions{Data: frame, DataOut: out, Context: ctx}
 	action, err := dry.Program.Run(&run)
+	if errors.Is(err, unix.EINVAL) && len(frame) >= minFrame {
+		return Explained{}, fmt.Errorf("run the program on the packet: %w (before Linux 5.15 a test run cannot be told the port where "+
+			"a packet arrives: explain on a gateway with a newer kernel, or look at roamctl counters)", err)
+	}
 	if err != nil {
 		return Explained{}, fmt.Errorf("run the program on the packet: %w", err)
 	}
