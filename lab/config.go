@@ -38,9 +38,10 @@ type Peer struct {
 	Locators []PeerLocator
 }
 
-// PeerLocator is a tunnel end of another site. A zero Priority leaves the default.
+// PeerLocator is a tunnel end of another site. An empty Encap and a zero Priority leave the defaults.
 type PeerLocator struct {
 	Address   string
+	Encap     string
 	RouterMAC string
 	Priority  int
 }

@@ -170,11 +170,12 @@ func (g *Gateway) JSON(into any, args ...string) {
 // site is empty, and replaces the file in one step, which a running daemon notices.
 func (g *Gateway) Route(prefix, site string) {
 	g.lab.Helper()
-	g.route(prefix, site)
+	g.SetRoute(prefix, site)
 	g.writeRoutes()
 }
 
-func (g *Gateway) route(prefix, site string) {
+// SetRoute is Route that leaves the file as it is: Up writes it.
+func (g *Gateway) SetRoute(prefix, site string) {
 	g.lab.Helper()
 	if site == "" {
 		delete(g.routes, prefix)
@@ -187,6 +188,9 @@ func (g *Gateway) route(prefix, site string) {
 	var via []string
 	for _, loc := range g.Config.Peers[i].Locators {
 		entry := fmt.Sprintf("{address: %q", loc.Address)
+		if loc.Encap != "" {
+			entry += ", encap: " + loc.Encap
+		}
 		if loc.RouterMAC != "" {
 			entry += fmt.Sprintf(", router_mac: %q", loc.RouterMAC)
 		}

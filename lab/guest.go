@@ -8,7 +8,9 @@ import (
 )
 
 // Guest is a machine of the lab with a kernel of its own, under qemu. The processor is emulated, so that it runs where
-// virtualisation does not nest: a guest tells right from wrong, never fast from slow.
+// virtualisation does not nest: a guest tells right from wrong, never fast from slow. Its processors take turns in one thread:
+// with a thread each, one may run a breakpoint that the other has already patched away, and a kernel that turns a static key
+// panics.
 type Guest struct {
 	Name   string
 	Kernel Kernel
@@ -45,7 +47,7 @@ func (n *Namespace) Guest(name string, spec GuestSpec) *Guest {
 		"write the initrd of %s", name)
 	serial := filepath.Join(n.lab.Dir, name+".serial")
 	args := []string{
-		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", fmt.Sprint(guestCPUs), "-m", "1024",
+		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", fmt.Sprint(guestCPUs), "-m", "1024",
 		"-nographic", "-nodefaults", "-no-reboot",
 		"-kernel", filepath.Join(spec.Kernel.dir, "vmlinuz"), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "stdio", "-serial", "unix:" + serial + ",server=on,wait=off",

@@ -1,8 +1,9 @@
 #!/bin/busybox sh
-# Process 1 of a guest: mounts, loads modules, then runs what the lab sends over the second serial line (lab/shell.go).
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/
-/bin/busybox mkdir -p /proc /sys /dev /tmp /run /bin /sbin /usr/bin /usr/sbin /etc
-/bin/busybox --install -s 2>/dev/null
+# Process 1 of a guest: mounts, loads modules, then runs what the lab sends over the second serial line (lab/shell.go). Scripts
+# run in this machine's own shell, because busybox prefers its applets to programs that were brought along.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run /etc /busybox
+/bin/busybox --install -s /busybox
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -18,7 +19,7 @@ echo 'guest is ready'
 # Not in process 1: it inherits what daemons leave behind, and a read that meets the end of a child forgets what it has read.
 while read -r mark script <&3; do
 	echo "$script" | base64 -d >/tmp/script
-	sh /tmp/script </dev/null >&3 2>&1
+	/bin/sh /tmp/script </dev/null >&3 2>&1
 	echo "$mark $?" >&3
 done &
 wait $!

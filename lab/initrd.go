@@ -38,7 +38,7 @@ func writeInitrd(to string, k Kernel, modules, programs, files []string) error {
 	}
 	archive.file("bin/busybox", 0o755, busybox)
 	archive.file("init", 0o755, initScript)
-	for _, name := range programs {
+	for _, name := range append([]string{"/bin/sh"}, programs...) {
 		linked, err := closure(name)
 		if err != nil {
 			return err

@@ -45,12 +45,15 @@ func FetchKernel(line string) (Kernel, error) {
 func newest(line string, releases []string) string {
 	var best string
 	for _, r := range releases {
-		if strings.HasPrefix(r, line+".") && (best == "" || slices.Compare(numbers(r), numbers(best)) > 0) {
+		if strings.HasPrefix(r, line+".") && (best == "" || Newer(r, best)) {
 			best = r
 		}
 	}
 	return best
 }
+
+// Newer compares two releases or lines, such as "6.0", by their numbers.
+func Newer(a, b string) bool { return slices.Compare(numbers(a), numbers(b)) > 0 }
 
 var digits = regexp.MustCompile(`[0-9]+`)
 

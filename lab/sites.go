@@ -215,8 +215,8 @@ func (s *Sites) Third(target *Host) *Host {
 	)
 	for _, g := range s.GW {
 		g.Config.Peers = append(g.Config.Peers, Peer{Site: "dc3", Locators: []PeerLocator{{Address: locator, RouterMAC: mac}}})
-		g.route(HostRoute(third.IP4), "dc3")
-		g.route(HostRoute(third.IP6), "dc3")
+		g.SetRoute(HostRoute(third.IP4), "dc3")
+		g.SetRoute(HostRoute(third.IP6), "dc3")
 	}
 	return third
 }
@@ -377,19 +377,19 @@ func (s *Sites) tell() {
 		}
 		for _, h := range s.Hosts {
 			if h.Site != site {
-				g.route(HostRoute(h.IP4), SiteNames[1-site])
-				g.route(HostRoute(h.IP6), SiteNames[1-site])
+				g.SetRoute(HostRoute(h.IP4), SiteNames[1-site])
+				g.SetRoute(HostRoute(h.IP6), SiteNames[1-site])
 			}
 		}
 		if site == DC1 || s.R1 == nil {
 			continue
 		}
 		for _, net := range OutsideNets {
-			g.route(net, SiteNames[DC1])
+			g.SetRoute(net, SiteNames[DC1])
 		}
 		if s.Role == "stick" {
 			for _, r := range routers {
-				g.route(HostRoute(netip.MustParseAddr(r)), SiteNames[DC1])
+				g.SetRoute(HostRoute(netip.MustParseAddr(r)), SiteNames[DC1])
 			}
 		}
 	}

@@ -17,24 +17,31 @@ func TestKernels(t *testing.T) {
 	if len(lines()) == 0 {
 		t.Skip("boots other kernels: make test-kernels, which CI runs for the oldest and a newer one")
 	}
-	for _, line := range lines() {
+	results = make([]result, len(lines()))
+	t.Cleanup(func() { t.Log("\n" + table(results)) })
+	for i, line := range lines() {
+		k := kernel(t, line) // one at a time
 		t.Run(line, func(t *testing.T) {
-			start := time.Now()
-			n := newNetwork(t, kernel(t, line))
-			r := result{Release: n.gw.Kernel.Release}
-			r.Verifier = verifier(t, n.gw)
-			r.Golden = testsIn(t, n.gw, packetTests, "-test.skip", notHere)
-			r.Model = testsIn(t, n.gw, packetTests, "-test.run", "^TestModel$")
-			r.Tables = testsIn(t, n.gw, tableTests, "-test.run", tablesHere)
-			n.up()
-			checkNetwork(t, n)
-			checkExplain(t, n)
-			r.Network = true
-			r.Time = time.Since(start)
-			results = append(results, r)
+			t.Parallel()
+			results[i] = test(t, k)
 		})
 	}
-	t.Log("\n" + table(results))
+}
+
+func test(t *testing.T, k lab.Kernel) result {
+	start := time.Now()
+	n := newNetwork(t, k)
+	r := result{Release: k.Release}
+	r.Verifier = verifier(t, n.gw)
+	r.Golden = testsIn(t, n.gw, packetTests, "-test.skip", notHere)
+	r.Model = testsIn(t, n.gw, packetTests, "-test.run", "^TestModel$")
+	r.Tables = testsIn(t, n.gw, tableTests, "-test.run", tablesHere)
+	n.up()
+	checkNetwork(t, n)
+	checkExplain(t, n)
+	r.Network = !t.Failed()
+	r.Time = time.Since(start)
+	return r
 }
 
 const (

@@ -34,8 +34,15 @@ var (
 	farHost    = [2]string{"10.1.0.21", "2001:db8:1::21"}
 	locator    = [2]string{"192.0.2.1", "2001:db8:ff::1"}
 	farLocator = [2]string{"192.0.2.2", "2001:db8:ff::2"}
-	routerMAC  = "02:00:00:00:00:01"
-	farMAC     = [2]string{"02:00:00:00:00:04", "02:00:00:00:00:06"}
+	subnets    = []string{"10.1.0.0/24", "2001:db8:1::/64"}
+	shared     = []string{"10.1.0.1", "2001:db8:1::1", "fe80::1"}
+	own        = []string{"10.1.0.2", "2001:db8:1::2"}
+)
+
+// The addresses inside, by which gateways know each other.
+const (
+	routerMAC = "02:00:00:00:00:01"
+	farMAC    = "02:00:00:00:00:02"
 )
 
 func newNetwork(t *testing.T, k lab.Kernel) *network {
@@ -52,7 +59,7 @@ func newNetwork(t *testing.T, k lab.Kernel) *network {
 	n.far.Addresses("wan0", farLocator[0]+"/24", farLocator[1]+"/64")
 	for i, via := range []string{"169.254.0.1", "fe80::a"} {
 		dev := []string{"vx4", "vx6"}[i]
-		n.far.VXLAN(dev, 7001, farLocator[i], farMAC[i])
+		n.far.VXLAN(dev, 7001, farLocator[i], farMAC)
 		n.far.Addresses(dev, prefix(farHost[i]))
 		n.far.Run("bridge", "fdb", "append", routerMAC, "dev", dev, "dst", locator[i])
 		n.far.IP("neigh add "+via+" lladdr "+routerMAC+" dev "+dev, "route add "+prefix(host[i])+" via "+via+" dev "+dev+" onlink")
@@ -79,15 +86,14 @@ func (n *network) up() {
 	n.Helper()
 	c := lab.Config{
 		Site: "dc1", Role: "default", VNI: 7001, Hosts: 4096, RouterMAC: routerMAC,
-		Access: "lan0", Underlay: []string{"wan0"}, Locators: locator[:], Subnets: []string{"10.1.0.0/24", "2001:db8:1::/64"},
-		Shared: []string{"10.1.0.1", "2001:db8:1::1", "fe80::1"}, Own: []string{"10.1.0.2", "2001:db8:1::2"},
+		Access: "lan0", Underlay: []string{"wan0"}, Locators: locator[:], Subnets: subnets, Shared: shared, Own: own,
 		RouteFile: "/etc/roam/routes.yaml", Socket: socket, Pin: "/sys/fs/bpf/roam",
 	}
 	var routes string
 	peer := lab.Peer{Site: "dc2"}
 	for i, far := range farLocator {
-		peer.Locators = append(peer.Locators, lab.PeerLocator{Address: far, RouterMAC: farMAC[i]})
-		routes += fmt.Sprintf("- {prefix: %q, via: [{address: %q, router_mac: %q}]}\n", prefix(farHost[i]), far, farMAC[i])
+		peer.Locators = append(peer.Locators, lab.PeerLocator{Address: far, RouterMAC: farMAC})
+		routes += fmt.Sprintf("- {prefix: %q, via: [{address: %q, router_mac: %q}]}\n", prefix(farHost[i]), far, farMAC)
 	}
 	c.Peers = []lab.Peer{peer}
 	text, err := c.YAML()

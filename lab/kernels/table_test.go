@@ -33,9 +33,19 @@ type passed struct {
 	Skipped []string
 }
 
+// peer is what became of one encapsulation with a kernel's device as its far end.
+type peer struct {
+	Encap, Device string
+	Over          [2]bool // IPv4, IPv6
+}
+
 var (
 	results []result
-	page    = flag.String("page", "", "file to write the results to, as a page of the manual")
+	met     struct {
+		Release string
+		Peers   []peer
+	}
+	page = flag.String("page", "", "file to write the results to, as a page of the manual")
 )
 
 //go:embed kernels.md.tmpl
@@ -48,7 +58,7 @@ func writePage(file string) error {
 		return err
 	}
 	var text strings.Builder
-	if err := tmpl.Execute(&text, results); err != nil {
+	if err := tmpl.Execute(&text, map[string]any{"Kernels": results, "Met": met}); err != nil {
 		return err
 	}
 	return os.WriteFile(file, []byte(text.String()), 0o644)
