@@ -89,7 +89,10 @@ static __always_inline __s64 csum_copied(struct xdp_md *ctx, __u32 off, __u32 le
 			return sum;
 		if (n < sizeof(buffer))
 			__builtin_memset(buffer, 0, sizeof(buffer));
-		if (n > sizeof(buffer) || bpf_xdp_load_bytes(ctx, off, buffer, n))
+		/* 1 to 128, in a way that the verifier follows: before Linux 6.8 it learns nothing from n != 0. */
+		asm volatile("" : "+r"(n));
+		n = ((n - 1) & (sizeof(buffer) - 1)) + 1;
+		if (bpf_xdp_load_bytes(ctx, off, buffer, n))
 			return -1;
 		r = bpf_csum_diff(NULL, 0, buffer, sizeof(buffer), 0);
 		if (r < 0)
