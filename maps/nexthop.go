@@ -236,9 +236,59 @@ func (n *NexthopTable) recordSet(nh Nexthop, t Target) (Nexthop, error) {
 		}
 		set.Member[b] = member
 	}
-	n.sets.entries[i] = set
+	n.sets.entries[i] = n.alive(t, set)
 	nh.Index = i
 	return nh, nil
+}
+
+// alive is a set's buckets without the members that have no rewrite now: each of theirs goes to a member that has one, in
+// proportion to what those have, and all others stay where they are. A set of which nobody is left stays as it is, and its
+// packets are counted as unresolved.
+func (n *NexthopTable) alive(t Target, set Set) Set {
+	var living []uint32
+	dead := make([]bool, len(set.Member))
+	for b, v := range t.members() {
+		if _, ok := n.records[adjacencyKey{t.Tenant, v}]; ok {
+			living = append(living, set.Member[b])
+		} else {
+			dead[b] = true
+		}
+	}
+	for b := range dead {
+		if dead[b] && len(living) > 0 {
+			set.Member[b] = living[uint64(b)*0x9E3779B97F4A7C15>>32%uint64(len(living))]
+		}
+	}
+	return set
+}
+
+// Balance gives the buckets of members without a rewrite to others, and gives them back once it is there: after calls of
+// Resolve and Unresolve. The error wraps ErrFull; then a set stays as it was.
+func (n *NexthopTable) Balance() error {
+	for t, id := range n.ids {
+		if t.Kind != KindSet {
+			continue
+		}
+		var whole Set
+		for b, v := range t.members() {
+			whole.Member[b] = n.ids[Target{Kind: KindAdjacency, Tenant: t.Tenant, Variant: v}]
+		}
+		want := n.alive(t, whole)
+		nh := nexthop(n.words.load(id))
+		if n.sets.entries[nh.Index] == want {
+			continue
+		}
+		i, ok := n.freeSet.get()
+		if !ok {
+			return fmt.Errorf("sets: %w", ErrFull)
+		}
+		old := nh.Index
+		n.sets.entries[i] = want
+		nh.Index = i
+		n.words.store(id, word(nh))
+		n.freeSet.retire(old)
+	}
+	return nil
 }
 
 // Hold adds a reference to an id found in a table. It reports whether the id is known: a table that names an unknown one
@@ -282,8 +332,8 @@ func (n *NexthopTable) forget(id uint32, e *entry) {
 	}
 	n.released = append(n.released, id)
 	if e.target.Kind == KindSet {
-		for _, member := range n.sets.entries[nexthop(n.words.load(id)).Index].Member {
-			n.Release(member)
+		for _, v := range e.target.members() {
+			n.Release(n.ids[Target{Kind: KindAdjacency, Tenant: e.target.Tenant, Variant: v}])
 		}
 	}
 }
@@ -364,13 +414,13 @@ func (n *NexthopTable) SmallestMTU() (mtu uint16) {
 }
 
 // Resting is what nobody names any more while a grace period passes.
-type Resting struct{ ids, adjacencies []uint32 }
+type Resting struct{ ids, adjacencies, sets []uint32 }
 
 // Rest takes what has become unused since the last call. The caller waits for a grace period, in which the table may be
 // used, and then calls Free.
 func (n *NexthopTable) Rest() Resting {
-	r := Resting{n.released, n.freeAdj.retired}
-	n.released, n.freeAdj.retired = nil, nil
+	r := Resting{n.released, n.freeAdj.retired, n.freeSet.retired}
+	n.released, n.freeAdj.retired, n.freeSet.retired = nil, nil, nil
 	return r
 }
 
@@ -389,6 +439,9 @@ func (n *NexthopTable) Free(r Resting) {
 	}
 	for _, i := range r.adjacencies {
 		n.freeAdj.put(i)
+	}
+	for _, i := range r.sets {
+		n.freeSet.put(i)
 	}
 	if len(r.ids) > 0 {
 		n.dropRecords()
@@ -411,7 +464,7 @@ func (n *NexthopTable) dropRecords() {
 }
 
 // Reclaimable reports whether something waits for a grace period.
-func (n *NexthopTable) Reclaimable() bool { return len(n.released) > 0 || n.freeAdj.waiting() }
+func (n *NexthopTable) Reclaimable() bool { return len(n.released) > 0 || n.freeAdj.waiting() || n.freeSet.waiting() }
 
 // Variants lists the adjacencies in use, so that the underlay tracker knows what to resolve.
 func (n *NexthopTable) Variants() []Target {

@@ -188,6 +188,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		}
 		err = errors.Join(err, g.resolve(target, hops[a]))
 	}
+	err = errors.Join(err, g.table.nexthops.Balance())
 	g.underlay.keep(seen)
 	g.noteMTUs(hops, why)
 	g.later()

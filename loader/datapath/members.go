@@ -48,7 +48,7 @@ func spread(members []uint16, weights []int, n int) []uint16 {
 	return out
 }
 
-// quotas are the bucket counts by largest remainder; every member that weighs anything gets at least one where n allows.
+// quotas are the bucket counts by largest remainder: a weight of less than half a bucket may get none.
 func quotas(weights []int, n int) []int {
 	total := 0
 	for _, w := range weights {
