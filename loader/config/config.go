@@ -183,6 +183,7 @@ type EgressRoute struct {
 type Sources struct {
 	File *FileSource // nil: none
 	FIB  []FIBTable
+	BGP  *BGP // nil: none
 }
 
 // FileSource is a watched route file.

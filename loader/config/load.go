@@ -35,8 +35,7 @@ const (
 // A capability that arrives takes its line out.
 var later = map[string]string{
 	"underlay.locators.public":         "not acted on yet: packets carry the locator's own address",
-	"tenants.route_targets":            "not acted on yet: there is no BGP speaker",
-	"tenants.segments.l2vni":           "not acted on yet: there is no BGP speaker",
+	"tenants.segments.l2vni":           "announced, but bridged frames are not taken yet: peers reach hosts here by routing",
 	"tenants.segments.mobility.freeze": "not acted on yet: a host may move as often as it is told to",
 	"tenants.segments.mobility.probe":  "not acted on yet: the kernel's neighbour table says who is here",
 	"tenants.segments.mobility.allow":  "not acted on yet: every address of the subnets may move",
@@ -140,12 +139,13 @@ func datapath(v value) Datapath {
 }
 
 func (r *reader) sources(c *Config, v value) {
-	f := v.mapping("file", "fib")
+	f := v.mapping("file", "fib", "bgp")
 	if file := f.get("file"); !file.absent() {
 		path := file.mapping("path").require("path", "name the route file")
 		c.Sources.File = &FileSource{Path: path.file("")}
 	}
 	c.Sources.FIB = all(f.get("fib"), func(v value) (FIBTable, bool) { return r.fib(c, v) })
+	c.Sources.BGP = r.bgp(c, f.get("bgp"))
 }
 
 // fib reads one kernel table. Tenant numbers are not given yet: the table holds the tenant's place in the file
@@ -166,17 +166,8 @@ func (r *reader) fib(c *Config, v value) (FIBTable, bool) {
 	default:
 		table.unique("table", strconv.Itoa(t.Table))
 	}
-	name, _ := f.get("tenant").name()
-	for i := range c.Tenants {
-		if name == "" || name == c.Tenants[i].Name {
-			t.Tenant = route.TenantID(i)
-			return t, true
-		}
-	}
-	if len(c.Tenants) > 0 {
-		f.get("tenant").fail("no tenant is named %q: add it under tenants", name)
-	}
-	return t, false
+	t.Tenant = r.tenantOf(c, f.get("tenant"))
+	return t, true
 }
 
 // number gives every tenant its id.
@@ -213,6 +204,11 @@ func (c *Config) number(previous *Config) error {
 	}
 	for i := range c.Sources.FIB {
 		c.Sources.FIB[i].Tenant = c.Tenants[c.Sources.FIB[i].Tenant].ID
+	}
+	if b := c.Sources.BGP; b != nil {
+		for i := range b.Neighbors {
+			b.Neighbors[i].Tenant = c.Tenants[b.Neighbors[i].Tenant].ID
+		}
 	}
 	return nil
 }

@@ -59,17 +59,7 @@ func one[T ~string](v value, fallback T, words ...T) T {
 
 // boolean reads true or false; fallback stands for an absent one.
 func (v value) boolean(fallback bool) bool {
-	switch s, ok := v.text(); {
-	case !ok:
-		return fallback
-	case s == "true":
-		return true
-	case s == "false":
-		return false
-	default:
-		v.fail("%q is neither true nor false", s)
-		return fallback
-	}
+	return one(v, strconv.FormatBool(fallback), "false", "true") == "true"
 }
 
 // number reads a decimal number within bounds; fallback stands for an absent one.
