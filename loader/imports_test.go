@@ -12,6 +12,7 @@ const (
 	netlinkLib = "github.com/vishvananda/netlink"
 	promLib    = "github.com/prometheus/client_golang"
 	cliLib     = "github.com/urfave/cli"
+	bgpLib     = "github.com/osrg/gobgp/v4"
 )
 
 // ours says which packages of this module each package may import. A package that is not listed may import any.
@@ -28,6 +29,7 @@ var ours = map[string][]string{
 	"roam/loader/source/file": {"roam/loader/route"},
 	"roam/loader/source/fib":  {"roam/loader/route"},
 	"roam/loader/source/api":  {"roam/loader/route", "roam/loader/api"},
+	"roam/loader/source/bgp":  {"roam/loader/route"},
 
 	"roam/loader/datapath": {"roam/maps", "roam/loader/route"},
 	"roam/loader/metrics":  {"roam/maps", "roam/loader/route"},
@@ -47,6 +49,9 @@ var libraries = []struct {
 	}},
 	{promLib, "metrics are one reader among others", []string{"roam/loader/metrics", "roam/loader"}},
 	{cliLib, "commands are thin", []string{"roam/loader", "roam/ctl"}},
+	{bgpLib, "what a route means on the wire is decided in one place", []string{
+		"roam/loader/source/bgp", "roam/loader/source/bgp/bgptest",
+	}},
 }
 
 // Imports are rules, not habits: C is known only to maps, and everything meets in the RIB. See docs/architecture.md.

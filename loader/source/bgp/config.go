@@ -1,0 +1,98 @@
+package bgp
+
+import (
+	"net/netip"
+	"time"
+
+	"roam/loader/route"
+)
+
+// Config is what the speaker is told. A Config that was handed over is not changed any more.
+type Config struct {
+	ASN       uint32
+	RouterID  netip.Addr // IPv4
+	Listen    []netip.Addr
+	Port      uint16 // to listen on; 0: nobody can call us
+	Site      string
+	Sites     []string      // the other ones that have a name
+	Locators  []netip.Addr  // ours, at least one: the first is the next hop of EVPN routes
+	RouterMAC route.MAC     // ours
+	Tenants   []Tenant      // at least one
+	Neighbors []Neighbor    // with different addresses
+	Reopen    time.Duration // after the prefix limit ended a session; default five minutes
+}
+
+// Tenant is a routing domain as EVPN knows it.
+type Tenant struct {
+	ID           route.TenantID
+	VNI          uint32
+	RouteTargets []string // 65000:7001 or 192.0.2.1:7001; empty: derived (see targets)
+	Segments     []Segment
+	Reserved     []netip.Addr // the gateway's own addresses: never announced, never accepted
+}
+
+// Segment is a set of subnets that EVPN peers may bridge.
+type Segment struct {
+	L2VNI   uint32 // 0: nobody bridges it
+	Subnets []netip.Prefix
+}
+
+// Neighbor is one session.
+type Neighbor struct {
+	Address         netip.Addr
+	ASN             uint32
+	Local           netip.Addr // not valid: the kernel chooses
+	Port            uint16     // 0: 179
+	Passive         bool
+	Password        string
+	Multihop        uint8 // TTL towards an external neighbour
+	TTLSecurity     uint8 // hops, 0: not checked
+	Hold, Keepalive time.Duration
+	ConnectRetry    time.Duration
+	GracefulRestart time.Duration // how long routes outlive the session
+	Families        []Family
+	Tenant          route.TenantID // of unicast routes
+	NextHops        []netip.Addr   // of unicast routes, instead of Locators
+	MaxPrefix       uint32         // of one family; 0: no limit
+	Import, Export  Policy
+}
+
+// Family is an address family.
+type Family uint8
+
+// The families of a session.
+const (
+	EVPN Family = iota
+	IPv4
+	IPv6
+)
+
+func (f Family) String() string { return [...]string{"evpn", "ipv4", "ipv6"}[f] }
+
+// Policy chooses routes: inside one of Prefixes (none: all), and on import with one of Communities (none: any), which
+// on export are added.
+type Policy struct {
+	Prefixes    []netip.Prefix
+	Communities []string // 65000:100 or 65000:1:2
+}
+
+func (p *Policy) covers(q netip.Prefix) bool {
+	for _, have := range p.Prefixes {
+		if have.Bits() <= q.Bits() && have.Contains(q.Addr()) {
+			return true
+		}
+	}
+	return len(p.Prefixes) == 0
+}
+
+// l2vni is the VNI of the bridge that an address belongs to, 0 for none.
+func (t *Tenant) l2vni(a netip.Addr) uint32 {
+	for _, s := range t.Segments {
+		for _, subnet := range s.Subnets {
+			if subnet.Contains(a) {
+				return s.L2VNI
+			}
+		}
+	}
+	return 0
+}
