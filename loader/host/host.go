@@ -12,6 +12,11 @@
 // proxied, and live elsewhere). Of routers the MAC is known all the same: the data path must tell frames to somebody
 // on the segment from frames to the gateway.
 //
+// Each claim carries a mobility sequence. A host that is seen here for the first time, or with another MAC, takes the
+// larger of what others announce its address and its MAC with, plus one if they do so at another site (RFC 7432, section 15,
+// and RFC 9721); all addresses of a MAC have its highest. A host that comes back while nobody else claims it starts
+// at 0 again. What a restart finds in the table is no sighting: it may have left meanwhile, and is asked.
+//
 // The kernel also removes entries that it merely has not used for a while, once it holds more than gc_thresh1 of them
 // (128, unless raised): the data path delivers without it, so none is ever used for long. That says nothing about the
 // host. Such a host stays claimed and is asked for again; its claim goes when it does not answer.
@@ -55,6 +60,10 @@ type Options struct {
 	// addresses it has. Called from Run's goroutine; must not call back.
 	MACs func(segment int, mac route.MAC, present bool)
 
+	// Sequence, if set, is asked at each new sighting: the highest mobility sequence that others announce the host
+	// with, by its address or its MAC, and whether they do so at another site. Called from Run's goroutine.
+	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
+
 	// ReceiveBuffer is the netlink socket's, in bytes; default 4 MiB.
 	ReceiveBuffer int
 }
@@ -73,6 +82,7 @@ type Source struct {
 	log    *slog.Logger
 	site   string
 	macsTo func(int, route.MAC, bool)
+	others func(route.Key, route.MAC) (uint32, bool, bool)
 	buffer int
 	wake   chan struct{} // something below asks for attention
 
@@ -88,9 +98,11 @@ type Source struct {
 	// Of Run's goroutine.
 	neighbours map[entry]neighbour
 	told       map[entry]told
-	stations   map[station]int // addresses of each
-	asked      map[entry]int   // to be resolved: attempts left
-	lost       map[entry]int   // removed by the kernel for want of use: attempts left
+	stations   map[station]presence
+	asked      map[entry]int // to be resolved: attempts left
+	lost       map[entry]int // removed by the kernel for want of use: attempts left
+	doubtful   []entry       // found at the start without having been seen lately: to be confirmed
+	dumped     bool          // once at least
 	ticks      int
 	doubt      time.Time // when to dump, zero for no doubt
 }
@@ -118,6 +130,12 @@ type station struct {
 	mac     route.MAC
 }
 
+// presence is how many addresses a station has, and the highest mobility sequence among them.
+type presence struct {
+	addresses int
+	sequence  uint32
+}
+
 const (
 	defaultBuffer = 4 << 20
 	batch         = 4096
@@ -127,7 +145,7 @@ const (
 	patience      = 30                    // ticks to go on asking for a host: it may still be on its way here
 	routerTicks   = 10                    // between attempts to find a router, which never end
 	lostTicks     = 3                     // to ask for a host that was removed for want of use
-	lostProbes    = 256                   // at most in one tick
+	lostProbes    = 256                   // at most in one tick, as for those to be confirmed
 )
 
 // New returns a source for the interfaces of the network namespace that Run is called in.
@@ -138,16 +156,19 @@ func New(o Options) *Source {
 	if o.MACs == nil {
 		o.MACs = func(int, route.MAC, bool) {}
 	}
+	if o.Sequence == nil {
+		o.Sequence = func(route.Key, route.MAC) (uint32, bool, bool) { return 0, false, false }
+	}
 	if o.ReceiveBuffer == 0 {
 		o.ReceiveBuffer = defaultBuffer
 	}
 	return &Source{
-		log: o.Log, site: o.Site, macsTo: o.MACs, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		log: o.Log, site: o.Site, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
 		wake:       make(chan struct{}, 1),
 		here:       make(map[route.Key]entry),
 		neighbours: make(map[entry]neighbour),
 		told:       make(map[entry]told),
-		stations:   make(map[station]int),
+		stations:   make(map[station]presence),
 		asked:      make(map[entry]int),
 		lost:       make(map[entry]int),
 	}
@@ -343,6 +364,13 @@ func (s *Source) askAgain(k *kernel) {
 	if s.ticks++; s.ticks%routerTicks == 0 {
 		s.findRouters(k)
 	}
+	n := min(len(s.doubtful), lostProbes)
+	for _, e := range s.doubtful[:n] {
+		if _, still := s.neighbours[e]; still && s.ports[e.link] != nil {
+			s.probe(k, e)
+		}
+	}
+	s.doubtful = s.doubtful[n:]
 }
 
 // findLost asks for the hosts that the kernel has no entry for any more, and returns those that gave no answer.

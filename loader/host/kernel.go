@@ -192,11 +192,15 @@ func (s *Source) dumpNeighbours(k *kernel) error {
 		for _, n := range list {
 			addr, ok := netip.AddrFromSlice(n.IP)
 			if found, is := present(n); ok && is && s.ports[n.LinkIndex] != nil {
-				all[entry{n.LinkIndex, addr}] = found
+				e := entry{n.LinkIndex, addr}
+				all[e] = found
+				if !s.dumped && n.State&netlink.NUD_STALE != 0 {
+					s.doubtful = append(s.doubtful, e)
+				}
 			}
 		}
 	}
-	s.neighbours = all
+	s.neighbours, s.dumped = all, true
 	clear(s.lost)
 	return nil
 }

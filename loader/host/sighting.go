@@ -11,6 +11,11 @@ import (
 
 // told is what was reported of a neighbour, and to whom its MAC counts.
 type told struct {
+	sighting
+	sequence uint32
+}
+
+type sighting struct {
 	station
 	key   route.Key // zero for a router, which is not claimed
 	local route.Local
@@ -46,21 +51,21 @@ func edge(subnet netip.Prefix, addr netip.Addr) bool {
 }
 
 // classify says what a neighbour is: a host to claim, a router to know, or (false) neither.
-func (s *Source) classify(e entry) (told, bool) {
+func (s *Source) classify(e entry) (sighting, bool) {
 	p, n := s.ports[e.link], s.neighbours[e]
 	if p == nil || n.mac.IsZero() || n.mac[0]&1 != 0 || slices.Contains(p.NotHost, n.mac) {
-		return told{}, false
+		return sighting{}, false
 	}
-	t := told{station: station{p.Index, n.mac}}
+	t := sighting{station: station{p.Index, n.mac}}
 	switch {
 	case slices.Contains(p.Routers, e.addr):
 		return t, true
 	case !p.covers(e.addr), slices.Contains(p.Gateway, e.addr), slices.Contains(p.Own, e.addr):
-		return told{}, false
+		return sighting{}, false
 	}
 	for _, r := range p.Routers {
 		if s.neighbours[entry{e.link, r}].mac == n.mac {
-			return told{}, false
+			return sighting{}, false
 		}
 	}
 	t.key, t.local = hostKey(p.Tenant, e.addr), p.local
@@ -77,10 +82,10 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 	for e := range entries {
 		before, was := s.told[e]
 		after, is := s.classify(e)
-		if is && (!was || before != after) {
-			come[e] = after
+		if is && (!was || before.sighting != after) {
+			come[e] = told{after, s.sight(before, after)}
 		}
-		if !was || is && before == after {
+		if !was || is && before.sighting == after {
 			continue
 		}
 		gone = append(gone, before.station)
@@ -94,12 +99,11 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		s.told[e] = t
 		if t.key != (route.Key{}) {
 			s.here[t.key] = e
-			changes = append(changes, s.claim(t))
 		}
 	}
 	s.mu.Unlock()
-	for _, t := range come {
-		s.arrive(t.station)
+	for e, t := range come {
+		changes = append(changes, s.arrive(e, t)...)
 	}
 	for _, st := range gone {
 		s.leave(st)
@@ -107,22 +111,70 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 	return changes
 }
 
-func (s *Source) claim(t told) route.Change {
-	local := t.local
-	return route.Change{Claim: route.Claim{Key: t.key, Local: &local, Site: s.site, MAC: t.mac}}
+// sight gives a sighting its sequence. One that differs from the last in its place only is no move.
+func (s *Source) sight(before told, now sighting) (sequence uint32) {
+	switch {
+	case now.key == route.Key{}:
+		return 0
+	case before.key == now.key && before.mac == now.mac:
+		return before.sequence
+	case before.key == now.key: // another MAC has the address now
+		sequence = next(before.sequence)
+	}
+	if others, elsewhere, ok := s.others(now.key, now.mac); ok {
+		if elsewhere {
+			others = next(others)
+		}
+		sequence = max(sequence, others)
+	}
+	return max(sequence, s.stations[now.station].sequence)
 }
 
-func (s *Source) arrive(st station) {
-	if s.stations[st]++; s.stations[st] == 1 {
-		s.macsTo(st.segment, st.mac, true)
+// next is the sequence after n; it ends at the largest, where the lowest locator decides.
+func next(n uint32) uint32 { return max(n, n+1) }
+
+func (s *Source) claim(t told) route.Change {
+	local := t.local
+	return route.Change{Claim: route.Claim{Key: t.key, Local: &local, Site: s.site, MAC: t.mac, Sequence: t.sequence}}
+}
+
+// arrive counts an address of a station and returns what is to be claimed: it, and with a higher sequence all other
+// addresses of the station as well.
+func (s *Source) arrive(e entry, t told) (changes []route.Change) {
+	p := s.stations[t.station]
+	raised := p.addresses > 0 && t.sequence > p.sequence
+	p.addresses++
+	p.sequence = max(p.sequence, t.sequence)
+	s.stations[t.station] = p
+	if p.addresses == 1 {
+		s.macsTo(t.segment, t.mac, true)
 	}
+	if t.key != (route.Key{}) {
+		t.sequence = p.sequence
+		s.told[e] = t
+		changes = append(changes, s.claim(t))
+	}
+	if !raised {
+		return changes
+	}
+	for other, o := range s.told {
+		if o.station == t.station && o.key != (route.Key{}) && o.sequence < p.sequence {
+			o.sequence = p.sequence
+			s.told[other] = o
+			changes = append(changes, s.claim(o))
+		}
+	}
+	return changes
 }
 
 func (s *Source) leave(st station) {
-	if s.stations[st]--; s.stations[st] == 0 {
-		delete(s.stations, st)
-		s.macsTo(st.segment, st.mac, false)
+	p := s.stations[st]
+	if p.addresses--; p.addresses > 0 {
+		s.stations[st] = p
+		return
 	}
+	delete(s.stations, st)
+	s.macsTo(st.segment, st.mac, false)
 }
 
 // take applies an event and all that wait behind it, up to a batch, and returns the neighbours that changed.
