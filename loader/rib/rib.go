@@ -209,6 +209,9 @@ func (r *RIB) checkSynced() {
 	if r.deadline.IsZero() {
 		return
 	}
+	for _, s := range r.sinks {
+		s.othersSynced(r)
+	}
 	for _, s := range r.sources[1:] {
 		if s.expected && !s.synced {
 			return
@@ -222,6 +225,7 @@ func (r *RIB) finishSync() {
 	r.deadline = time.Time{}
 	for _, s := range r.sinks {
 		s.allSynced(r)
+		s.othersSynced(r)
 	}
 	close(r.allSynced)
 }

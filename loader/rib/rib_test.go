@@ -600,6 +600,95 @@ func TestAllSynced(t *testing.T) {
 	})
 }
 
+// speaker is a sink that waits for the other sources.
+type speaker struct {
+	*mirror
+	name string
+}
+
+func (s *speaker) Name() string { return s.name }
+
+func (s *speaker) OthersSynced(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.changed.Broadcast()
+	s.log = append(s.log, "others synced")
+	return nil
+}
+
+// A speaker begins when everybody else has reported, itself excepted, and has been told all of it by then.
+func TestOthersSynced(t *testing.T) {
+	b := newBench(t, Options{SyncTimeout: time.Minute})
+	sp := &speaker{newMirror(), "bgp"}
+	b.AddSink(sp)
+	host, api, bgp := b.Reporter("host", 10), b.Reporter("api", 40), b.Reporter("bgp", 10)
+	b.start()
+	b.sync(bgp)
+	b.sync(host, local(addr7, 3))
+	b.sync(api, local("10.1.0.8/32", 4))
+	b.sync(api, local("10.1.0.8/32", 4)) // only once
+	heard := func(want ...string) {
+		t.Helper()
+		sp.mu.Lock()
+		defer sp.mu.Unlock()
+		if !slices.Equal(sp.log, want) {
+			t.Errorf("heard %q, want %q", sp.log, want)
+		}
+	}
+	heard("10.1.0.7/32 local 3.0 (host)", "10.1.0.8/32 local 4.0 (api)", "others synced", "all synced")
+
+	b = newBench(t, Options{SyncTimeout: time.Minute})
+	sp = &speaker{newMirror(), "bgp"}
+	b.AddSink(sp)
+	host = b.Reporter("host", 10)
+	b.Reporter("bgp", 10)
+	b.start()
+	b.sync(host, local(addr7, 3))
+	heard("10.1.0.7/32 local 3.0 (host)", "others synced") // although bgp itself has not
+
+	b = newBench(t, Options{SyncTimeout: time.Minute})
+	sp = &speaker{newMirror(), "bgp"}
+	b.AddSink(sp)
+	b.Reporter("fib", 10) // stays silent
+	b.start()
+	heard()
+	b.pass(time.Minute)
+	heard("all synced", "others synced")
+}
+
+// Between neighbours and routing protocol, which have one preference, the sequence decides, then the lowest locator:
+// so every gateway comes to the same answer.
+func TestSequenceDecides(t *testing.T) {
+	for _, own := range []string{"192.0.2.1", "192.0.2.3"} {
+		b := newBench(t, Options{Locator: netip.MustParseAddr(own)})
+		host, bgp, api := b.Reporter("host", 10), b.Reporter("bgp", 10), b.Reporter("api", 40)
+		b.start()
+		numbered := func(c route.Change, sequence uint32) route.Change {
+			c.Sequence = sequence
+			return c
+		}
+		b.report(host, local(addr7, 3))
+		b.report(bgp, numbered(via(addr7, "192.0.2.2"), 1))
+		b.report(host, numbered(local(addr7, 3), 2))
+		b.report(api, via(addr7, "192.0.2.9")) // what is typed counts as sequence 0
+		b.heard("10.1.0.7/32 local 3.0 (host)", "10.1.0.7/32 via 192.0.2.2 (bgp)", "10.1.0.7/32 local 3.0 (host)")
+		b.report(bgp, numbered(via(addr7, "192.0.2.2"), 2))
+		if own == "192.0.2.1" {
+			b.heard()
+		} else {
+			b.heard("10.1.0.7/32 via 192.0.2.2 (bgp)")
+		}
+		pinned := numbered(via(addr7, "192.0.2.8"), 0)
+		pinned.Pinned = true
+		b.report(bgp, pinned)
+		b.mirror.mu.Lock()
+		if d := b.mirror.held[key7(addr7)]; d.Via == nil || !d.Pinned {
+			t.Errorf("pinned elsewhere, and %s", spell(d))
+		}
+		b.mirror.mu.Unlock()
+	}
+}
+
 // A late sink is told everything, while changes go on.
 func TestLateSink(t *testing.T) {
 	b := newBench(t, Options{})

@@ -3,6 +3,7 @@ package rib
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"roam/loader/route"
@@ -15,6 +16,14 @@ type SyncedSink interface {
 	AllSynced(ctx context.Context) error
 }
 
+// Speaker is a sink that is a source as well, under the same name: it wants to know when all other sources have synced
+// once and it has been told what came of it. Called at most once, from the RIB's goroutine; what it returns is only
+// logged.
+type Speaker interface {
+	route.Sink
+	OthersSynced(ctx context.Context) error
+}
+
 // A sink that fails is behind: the keys of the failed batch are remembered and their decisions, as they are by
 // then, offered again. Until then new decisions reach it as ever; nothing waits for it.
 type sink struct {
@@ -22,6 +31,7 @@ type sink struct {
 	from   uint32           // records below it were handed over; 0 once the first synchronisation is done
 	missed map[key]struct{} // not known to have been applied
 	untold bool             // has not taken AllSynced, though it is time
+	begun  bool             // was told that the other sources have synced
 	err    error            // the last one, nil when nothing is missed
 
 	retryAt  time.Time
@@ -47,6 +57,7 @@ func (r *RIB) AddSink(to route.Sink) {
 		if r.ctx != nil && r.deadline.IsZero() {
 			s.allSynced(r)
 		}
+		s.othersSynced(r)
 	})
 }
 
@@ -146,6 +157,7 @@ func (s *sink) first(r *RIB) {
 		if s.untold {
 			s.allSynced(r)
 		}
+		s.othersSynced(r)
 	}
 }
 
@@ -187,6 +199,22 @@ func (s *sink) allSynced(r *RIB) {
 		return
 	}
 	s.untold = false
+}
+
+// othersSynced tells a speaker, once it is time.
+func (s *sink) othersSynced(r *RIB) {
+	to, ok := s.to.(Speaker)
+	if !ok || s.begun || s.from != 0 || r.ctx == nil {
+		return
+	}
+	waiting := func(o *source) bool { return o.expected && !o.synced && o.name != to.Name() }
+	if !r.deadline.IsZero() && slices.ContainsFunc(r.sources[1:], waiting) {
+		return
+	}
+	s.begun = true
+	if err := to.OthersSynced(r.ctx); err != nil {
+		r.log.Error("tell a speaker to begin", "sink", to.Name(), "err", err)
+	}
 }
 
 // SinkStatus says how a sink keeps up.
