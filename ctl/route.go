@@ -26,6 +26,7 @@ func routeCommand() *cli.Command {
 		command("list", "what every source says; * marks what won", "", routeList,
 			tenantFlag(),
 			&cli.StringFlag{Name: "source", Usage: "of `SOURCE` only"},
+			&cli.StringFlag{Name: "site", Usage: "to `SITE` only"},
 			&cli.StringFlag{Name: "within", Usage: "equal to or inside `PREFIX` only"},
 			&cli.BoolFlag{Name: "best", Usage: "what won only"}),
 		command("get", "which routes cover an address, and which won", "ADDRESS", routeGet, tenantFlag()),
@@ -138,7 +139,7 @@ func routeFlush(c *cli.Context) error {
 }
 
 func routeList(c *cli.Context) error {
-	query := api.RoutesQuery{Tenant: c.String("tenant"), Source: c.String("source"), Best: c.Bool("best")}
+	query := api.RoutesQuery{Tenant: c.String("tenant"), Source: c.String("source"), Site: c.String("site"), Best: c.Bool("best")}
 	if within := c.String("within"); within != "" {
 		var err error
 		if query.Within, err = api.ParsePrefix(within); err != nil {
@@ -183,10 +184,11 @@ func routeGet(c *cli.Context) error {
 		}
 	}
 	return show(c, found, func(w io.Writer) {
-		row(w, routeHeader...)
+		row(w, append(routeHeader[:len(routeHeader):len(routeHeader)], "PREFERENCE")...)
 		for _, r := range found.Routes {
 			target := via(r.Via, r.Local, r.Reject)
-			row(w, routeCells(r.Best, r.Prefix.String(), r.Tenant, target, r.Source, r.Pinned, r.Site, r.Sequence, r.AgeSeconds)...)
+			cells := routeCells(r.Best, r.Prefix.String(), r.Tenant, target, r.Source, r.Pinned, r.Site, r.Sequence, r.AgeSeconds)
+			row(w, append(cells, r.Preference)...)
 		}
 		if why := found.Routes[0].Why; why != "" {
 			fmt.Fprintf(w, "\n%s\n", why)

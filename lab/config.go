@@ -27,9 +27,17 @@ type Config struct {
 	Hold      string   // empty for the default
 	RouteFile string
 	FIBTable  int
+	L2VNI     int // of the segment, 0 for none
+	BGP       *BGP
 	Socket    string
 	Hosts     int
 	Pin       string
+}
+
+// BGP is a gateway's speaker. Neighbours are entries of the configuration, as text.
+type BGP struct {
+	ASN       int
+	Neighbors []string
 }
 
 // Peer is another site in a gateway's configuration.

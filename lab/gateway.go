@@ -63,10 +63,16 @@ func (g *Gateway) Start() {
 // Up writes the configuration and the route file, starts the daemon and waits until it answers.
 func (g *Gateway) Up() {
 	g.lab.Helper()
+	g.Launch()
+	g.AwaitReady()
+}
+
+// Launch is Up without the wait: for daemons that are ready only together.
+func (g *Gateway) Launch() {
+	g.lab.Helper()
 	g.WriteConfig()
 	g.writeRoutes()
 	g.Start()
-	g.AwaitReady()
 }
 
 // AwaitReady waits until the daemon answers, has heard its sources out, and forwards on every port.

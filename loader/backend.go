@@ -19,8 +19,27 @@ import (
 
 // backend answers the control socket from the parts of the daemon.
 func (d *daemon) backend() api.Backend {
-	return api.Backend{Observer: observer{d}, Routes: routes{d}, Injector: d.inject, Operator: operator{d}, Names: names{d}}
+	return api.Backend{Observer: observer{d}, Routes: routes{d}, Injector: injector{d}, Operator: operator{d}, Names: names{d}}
 }
+
+// injector implements api.Injector over the source of injected routes.
+type injector struct{ d *daemon }
+
+// Inject also has a host that is said to be here looked for: a neighbour that answers is a sighting, and raises the
+// sequence that the host is announced with.
+func (i injector) Inject(ctx context.Context, changes []route.Change) error {
+	if err := i.d.inject.Inject(ctx, changes); err != nil {
+		return err
+	}
+	for k := range changes {
+		if c := &changes[k]; !c.Withdraw && c.Local != nil && c.Host() {
+			_ = i.d.hosts.Resolve(c.Tenant, c.Prefix.Addr()) // an address outside all segments is nobody's neighbour
+		}
+	}
+	return nil
+}
+
+func (i injector) Flush(ctx context.Context) (int, error) { return i.d.inject.Flush(ctx) }
 
 // names implements api.Names over the configuration in force.
 type names struct{ d *daemon }
@@ -90,10 +109,11 @@ func (r routes) Lookup(ctx context.Context, tenant route.TenantID, address netip
 
 func (r routes) Walk(ctx context.Context, filter api.Filter, f func(*api.Claim) error) error {
 	within := rib.Filter{Tenant: filter.Tenant, Source: filter.Source, Within: filter.Within, Hosts: filter.Hosts}
+	at := siteFilter(r.d.config.Load(), filter.Site)
 	return r.d.rib.Walk(ctx, within, func(e rib.Entry) error {
 		for i := range e.Claims {
 			c := claimOf(&e, i)
-			if filter.Best && !c.Best || filter.Source != "" && c.Source != filter.Source {
+			if filter.Best && !c.Best || filter.Source != "" && c.Source != filter.Source || !at(&c.Claim) {
 				continue
 			}
 			if err := f(&c); err != nil {
@@ -104,8 +124,25 @@ func (r routes) Walk(ctx context.Context, filter api.Filter, f func(*api.Claim) 
 	})
 }
 
+// siteFilter chooses the claims that name a site or lead to one of its locators; "" is all.
+func siteFilter(c *config.Config, site string) func(*route.Claim) bool {
+	if site == "" {
+		return func(*route.Claim) bool { return true }
+	}
+	locators := map[netip.Addr]bool{}
+	if s, ok := c.SiteNamed(site); ok {
+		for _, l := range s.Locators {
+			locators[l.Address] = true
+		}
+	}
+	return func(c *route.Claim) bool {
+		return c.Site == site || c.Via != nil && slices.ContainsFunc(c.Via.Locators, func(l route.Locator) bool { return locators[l.Address] })
+	}
+}
+
 func claimOf(e *rib.Entry, i int) api.Claim {
-	c := api.Claim{Claim: e.Claims[i].Claim, Source: e.Claims[i].Source, Age: e.Claims[i].Age, Best: i == 0}
+	held := &e.Claims[i]
+	c := api.Claim{Claim: held.Claim, Source: held.Source, Preference: held.Preference, Age: held.Age, Best: i == 0}
 	if i == 0 {
 		c.Why = e.Why
 	}
@@ -229,6 +266,28 @@ func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
 		list = append(list, site)
 	}
 	return list, nil
+}
+
+// Sessions lists the neighbours that routes are heard from.
+func (o observer) Sessions(ctx context.Context) (api.List[api.Session], error) {
+	sessions, err := o.d.bgp.Sessions(ctx)
+	list := api.List[api.Session]{}
+	for _, s := range sessions {
+		out := api.Session{
+			Protocol: "bgp", Neighbor: s.Neighbor, ASN: s.ASN, State: s.State, Up: s.State == "established", Flaps: s.Flaps,
+			Why: s.Why, Received: s.Received, Taken: s.Taken,
+		}
+		since := s.Since
+		if since.IsZero() {
+			since = o.d.started
+		}
+		out.AgeSeconds = time.Since(since).Seconds()
+		for _, f := range s.Families {
+			out.Families = append(out.Families, f.String())
+		}
+		list = append(list, out)
+	}
+	return list, err
 }
 
 // hostsAt counts the hosts whose winning claim leads to a site.

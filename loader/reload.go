@@ -36,6 +36,7 @@ func (d *daemon) reload() reloaded {
 	d.hosts.SetSegments(hostSegments(next, d.gateway.SegmentIndex))
 	d.fib.SetTables(fibTables(next))
 	d.file.Reload(filePath(next))
+	d.bgp.SetConfig(bgpConfig(next))
 	if have := d.plane.Hosts().Cap(); int(next.Datapath.Hosts) > have {
 		if err := d.plane.Grow(next.Datapath.Hosts); err != nil {
 			return reloaded{err: err}

@@ -29,17 +29,20 @@ import (
 	"roam/loader/rib"
 	"roam/loader/route"
 	apisource "roam/loader/source/api"
+	"roam/loader/source/bgp"
 	"roam/loader/source/fib"
 	"roam/loader/source/file"
 )
 
 // How much a source's word weighs where pins and sequences are equal: what somebody typed comes before what is written
-// down, that before what a routing daemon says, and the kernel's neighbour table last.
+// down, that before what a routing daemon says, and the kernel's neighbour table last. Between neighbours and BGP there is no
+// preference: at equal sequence the lowest locator wins, at every gateway alike.
 const (
 	preferAPI  = 400
 	preferFile = 300
 	preferFIB  = 200
 	preferHost = 100
+	preferBGP  = preferHost
 )
 
 // daemon is everything that lives as long as the process.
@@ -55,6 +58,7 @@ type daemon struct {
 	hosts   *host.Source
 	fib     *fib.Source
 	file    *file.Source
+	bgp     *bgp.Source
 	inject  *apisource.Source
 	server  *api.Server
 	metrics *prometheus.Registry
@@ -97,6 +101,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
 	d.rib.AddSink(d.hosts)
+	d.rib.AddSink(d.bgp)
 	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
 	d.metrics = prometheus.NewRegistry()
 	d.metrics.MustRegister(metrics.New(d, version, kernelRelease(), log),
@@ -105,12 +110,12 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 }
 
 func (d *daemon) makeSources(cfg *config.Config) {
+	known := func(a netip.Addr) (route.Locator, string, bool) { return knownLocator(d.config.Load(), a) }
+	d.bgp = bgp.New(bgp.Options{Config: bgpConfig(cfg), Log: d.log, Known: known, Restarted: d.plane.Adopted()})
 	d.hosts = host.New(host.Options{
-		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC,
+		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
 	})
-	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: func(a netip.Addr) (route.Locator, string, bool) {
-		return knownLocator(d.config.Load(), a)
-	}})
+	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: known})
 	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)
 	d.file = file.New(filePath(cfg), names{d}.TenantID, d.log)
 }
@@ -150,6 +155,7 @@ func (d *daemon) tasks() []task {
 		d.sourceTask(d.file, preferFile),
 		d.sourceTask(d.fib, preferFIB),
 		d.sourceTask(d.hosts, preferHost),
+		d.sourceTask(d.bgp, preferBGP),
 		do{"ports", d.watchPorts},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},

@@ -7,6 +7,7 @@ import (
 	"roam/loader/datapath"
 	"roam/loader/host"
 	"roam/loader/route"
+	"roam/loader/source/bgp"
 	"roam/loader/source/fib"
 )
 
@@ -69,6 +70,56 @@ func fibTables(c *config.Config) []fib.Table {
 		list = append(list, fib.Table{ID: uint32(t.Table), Tenant: t.Tenant, Locator: t.Locator})
 	}
 	return list
+}
+
+// bgpConfig is nil where no speaker is configured.
+func bgpConfig(c *config.Config) *bgp.Config {
+	b := c.Sources.BGP
+	if b == nil {
+		return nil
+	}
+	out := &bgp.Config{ASN: b.ASN, RouterID: b.RouterID, Port: b.Port, Site: c.Site, RouterMAC: c.Underlay.RouterMAC}
+	for _, s := range c.Sites {
+		out.Sites = append(out.Sites, s.Name)
+	}
+	for _, l := range c.Underlay.Locators {
+		out.Locators = append(out.Locators, l.Address)
+	}
+	for i := range c.Tenants {
+		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i]))
+	}
+	for i := range b.Neighbors {
+		out.Neighbors = append(out.Neighbors, bgpNeighbor(&b.Neighbors[i]))
+	}
+	return out
+}
+
+func bgpTenant(t *config.Tenant) bgp.Tenant {
+	out := bgp.Tenant{ID: t.ID, VNI: t.VNI, RouteTargets: t.RouteTargets}
+	for _, s := range t.Segments {
+		out.Segments = append(out.Segments, bgp.Segment{L2VNI: s.L2VNI, Subnets: s.Subnets})
+		out.Reserved = append(out.Reserved, s.Gateway.OwnAddresses...)
+		if s.Gateway.Role == config.RoleDefault { // else the shared addresses are another router's
+			out.Reserved = append(out.Reserved, s.Gateway.Addresses...)
+		}
+	}
+	return out
+}
+
+func bgpNeighbor(n *config.BGPNeighbor) bgp.Neighbor {
+	out := bgp.Neighbor{
+		Address: n.Address, ASN: n.ASN, Local: n.Local, Port: n.Port, Passive: n.Passive, Password: n.Password,
+		Multihop: n.Multihop, TTLSecurity: n.TTLSecurity, Hold: n.Timers.Hold, Keepalive: n.Timers.Keepalive,
+		ConnectRetry: n.Timers.ConnectRetry, GracefulRestart: n.GracefulRestart, Tenant: n.Tenant, NextHops: n.NextHops,
+		MaxPrefix: n.MaxPrefix, Import: bgp.Policy(n.Import), Export: bgp.Policy(n.Export),
+	}
+	for _, f := range n.Families {
+		family := map[config.BGPFamily]bgp.Family{
+			config.FamilyEVPN: bgp.EVPN, config.FamilyIPv4: bgp.IPv4, config.FamilyIPv6: bgp.IPv6,
+		}[f]
+		out.Families = append(out.Families, family)
+	}
+	return out
 }
 
 func filePath(c *config.Config) string {

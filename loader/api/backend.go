@@ -22,22 +22,25 @@ type Backend struct {
 type Observer interface {
 	Status(ctx context.Context) (Status, error)
 	Sites(ctx context.Context) (List[Site], error)
+	Sessions(ctx context.Context) (List[Session], error)
 	Counters(ctx context.Context) (Counters, error)
 }
 
 // Claim is a route as the RIB holds it.
 type Claim struct {
 	route.Claim
-	Source string
-	Best   bool
-	Why    func() string // what the best one won by; nil for the others
-	Age    time.Duration // since it last changed
+	Source     string
+	Preference int
+	Best       bool
+	Why        func() string // what the best one won by; nil for the others
+	Age        time.Duration // since it last changed
 }
 
 // Filter chooses among claims; zero fields choose everything.
 type Filter struct {
 	Tenant route.TenantID
 	Source string
+	Site   string       // to this site
 	Within netip.Prefix // equal to or inside it
 	Hosts  bool         // single addresses only
 	Best   bool         // winners only

@@ -71,6 +71,11 @@ func (c *Client) Sites(ctx context.Context) (s List[Site], err error) {
 	return s, c.get(ctx, "/v1/sites", nil, &s)
 }
 
+// Sessions asks for all sessions.
+func (c *Client) Sessions(ctx context.Context) (s List[Session], err error) {
+	return s, c.get(ctx, "/v1/sessions", nil, &s)
+}
+
 // Counters asks for all counters.
 func (c *Client) Counters(ctx context.Context) (n Counters, err error) {
 	return n, c.get(ctx, "/v1/counters", nil, &n)
@@ -129,9 +134,9 @@ func (c *Client) Move(ctx context.Context, m Move) error {
 
 // RoutesQuery chooses among routes; zero fields choose everything.
 type RoutesQuery struct {
-	Tenant, Source string
-	Within         netip.Prefix
-	Best           bool
+	Tenant, Source, Site string
+	Within               netip.Prefix
+	Best                 bool
 }
 
 // Routes calls f with every line of the list of routes, each the JSON of a Route, valid until f returns.
@@ -139,6 +144,7 @@ func (c *Client) Routes(ctx context.Context, q RoutesQuery, f func(line []byte) 
 	query := url.Values{}
 	setQuery(query, "tenant", q.Tenant)
 	setQuery(query, "source", q.Source)
+	setQuery(query, "site", q.Site)
 	if q.Within.IsValid() {
 		query.Set("within", q.Within.String())
 	}

@@ -136,6 +136,7 @@ type Route struct {
 	Reject     bool         `json:"reject,omitempty"`
 	MAC        string       `json:"mac,omitempty"`
 	Source     string       `json:"source"`
+	Preference int          `json:"preference"` // of the source
 	Site       string       `json:"site,omitempty"`
 	Sequence   uint32       `json:"sequence"`
 	Pinned     bool         `json:"pinned"`
@@ -222,6 +223,21 @@ type SiteLocator struct {
 	MTU       int        `json:"mtu,omitempty"`
 	Packets   uint64     `json:"packets"`
 	Bytes     uint64     `json:"bytes"`
+}
+
+// Session is a neighbour of a protocol that tells of routes or of their locators, as GET /v1/sessions lists it.
+type Session struct {
+	Protocol   string       `json:"protocol"` // bgp
+	Neighbor   netip.Addr   `json:"neighbor"`
+	Up         bool         `json:"up"`
+	State      string       `json:"state"`         // in the protocol's words: established, active, ...
+	AgeSeconds float64      `json:"age_seconds"`   // since it came up or went down
+	Flaps      int          `json:"flaps"`         // times it went down
+	Why        string       `json:"why,omitempty"` // it went down the last time
+	ASN        uint32       `json:"asn,omitempty"`
+	Families   List[string] `json:"families,omitempty"`
+	Received   uint64       `json:"received,omitempty"` // routes it announces
+	Taken      uint64       `json:"taken,omitempty"`    // of these, those that are followed
 }
 
 // Counters answers GET /v1/counters.

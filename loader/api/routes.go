@@ -12,11 +12,11 @@ import (
 
 // routes lists what every source claims.
 func (s *Server) routes(w http.ResponseWriter, r *http.Request) error {
-	values, err := query(r, "tenant", "source", "within", "best")
+	values, err := query(r, "tenant", "source", "site", "within", "best")
 	if err != nil {
 		return err
 	}
-	filter := Filter{Source: values.Get("source")}
+	filter := Filter{Source: values.Get("source"), Site: values.Get("site")}
 	if filter.Tenant, err = s.filterTenant(values.Get("tenant")); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *Server) route(c *Claim, links links) Route {
 	m := Route{
 		Prefix: c.Prefix, Tenant: s.backend.TenantName(c.Tenant),
 		Via: locatorsOf(c.Via), Local: localOf(c.Local, links), Reject: c.Reject,
-		Source: c.Source, Site: c.Site, Sequence: c.Sequence, Pinned: c.Pinned, Best: c.Best,
+		Source: c.Source, Preference: c.Preference, Site: c.Site, Sequence: c.Sequence, Pinned: c.Pinned, Best: c.Best,
 		AgeSeconds: c.Age.Seconds(),
 	}
 	if !c.MAC.IsZero() {

@@ -82,6 +82,7 @@ func (s *Server) Handler() http.Handler {
 	for pattern, endpoint := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /v1/status":         answer(s.backend.Status),
 		"GET /v1/sites":          answer(s.backend.Sites),
+		"GET /v1/sessions":       answer(s.backend.Sessions),
 		"GET /v1/counters":       answer(s.backend.Counters),
 		"GET /v1/doctor":         answer(s.backend.Doctor),
 		"POST /v1/reload":        answer(s.backend.Reload),

@@ -101,7 +101,7 @@ func TestWrongRequests(t *testing.T) {
 		{"GET", "/v1/nothing", "", "", 404, `{"error":"nothing answers GET /v1/nothing","hint":"docs/openapi.yaml lists what does"}`},
 		{"DELETE", "/v1/status", "", "", 404, `{"error":"nothing answers DELETE /v1/status","hint":"docs/openapi.yaml lists what does"}`},
 		{"GET", "/v1/status?x=1", "", "", 400, `{"error":"unknown parameter \"x\": none is taken here"}`},
-		{"GET", "/v1/routes?tenat=blue", "", "", 400, `{"error":"unknown parameter \"tenat\"","hint":"known here: tenant, source, within, best"}`},
+		{"GET", "/v1/routes?tenat=blue", "", "", 400, `{"error":"unknown parameter \"tenat\"","hint":"known here: tenant, source, site, within, best"}`},
 		{"GET", "/v1/routes?tenant=a&tenant=b", "", "", 400, `{"error":"parameter tenant is given 2 times"}`},
 		{"GET", "/v1/routes?tenant=red", "", "", 404, `{"error":"no tenant is named \"red\"","hint":"roamctl status lists the tenants; add it to the configuration and reload"}`},
 		{"GET", "/v1/routes?within=10", "", "", 400, `{"error":"\"10\" is no prefix such as 10.1.0.7/32, 10.2.0.0/16 or 2001:db8:1::7/128"}`},

@@ -75,7 +75,7 @@ func (d *Daemon) put(source string, c route.Claim) {
 	if source == api.SourceName {
 		at = from
 	}
-	d.Claims = slices.Insert(d.Claims, at, api.Claim{Claim: c, Source: source, Age: time.Minute})
+	d.Claims = slices.Insert(d.Claims, at, api.Claim{Claim: c, Source: source, Preference: 100, Age: time.Minute})
 	d.rank(c.Key)
 }
 
@@ -125,6 +125,17 @@ func (d *Daemon) Sites(context.Context) (api.List[api.Site], error) {
 	}, d.Failure
 }
 
+// Sessions implements api.Observer.
+func (d *Daemon) Sessions(context.Context) (api.List[api.Session], error) {
+	return api.List[api.Session]{
+		{
+			Protocol: "bgp", Neighbor: netip.MustParseAddr("192.0.2.2"), Up: true, State: "established", AgeSeconds: 3700,
+			Flaps: 1, Why: "hold-timer-expired", ASN: 65002, Families: api.List[string]{"evpn"}, Received: 12, Taken: 10,
+		},
+		{Protocol: "bgp", Neighbor: netip.MustParseAddr("192.0.2.3"), State: "active", ASN: 65003, Families: api.List[string]{"evpn", "ipv4"}},
+	}, d.Failure
+}
+
 // Counters implements api.Observer.
 func (d *Daemon) Counters(context.Context) (api.Counters, error) {
 	return api.Counters{
@@ -160,7 +171,7 @@ func (d *Daemon) Walk(_ context.Context, filter api.Filter, f func(*api.Claim) e
 	for i := range claims {
 		c := &claims[i]
 		within := !filter.Within.IsValid() || filter.Within.Bits() <= c.Prefix.Bits() && filter.Within.Contains(c.Prefix.Addr())
-		if filter.Tenant != 0 && filter.Tenant != c.Tenant || filter.Source != "" && filter.Source != c.Source ||
+		if filter.Tenant != 0 && filter.Tenant != c.Tenant || filter.Site != "" && filter.Site != c.Site || filter.Source != "" && filter.Source != c.Source ||
 			filter.Hosts && !c.Host() || filter.Best && !c.Best || !within {
 			continue
 		}
