@@ -9,29 +9,30 @@ import (
 
 // Config is what a lab says in a gateway's configuration file. Addresses and prefixes are text, as in the file.
 type Config struct {
-	Site      string
-	Underlay  []string // interfaces
-	Locators  []string
-	RouterMAC string
-	Peers     []Peer
-	VNI       int
-	Uplinks   []string // interfaces
-	Access    string   // interface
-	VLAN      int
-	Subnets   []string
-	Role      string // default or stick
-	Shared    []string
-	Own       []string
-	Routers   []string
-	Foreign   []string // MACs of gateways elsewhere, whose frames are to be routed
-	Hold      string   // empty for the default
-	RouteFile string
-	FIBTable  int
-	L2VNI     int // of the segment, 0 for none
-	BGP       *BGP
-	Socket    string
-	Hosts     int
-	Pin       string
+	Site       string
+	Underlay   []string // interfaces
+	Locators   []string
+	RouterMAC  string
+	Peers      []Peer
+	VNI        int
+	Uplinks    []string // interfaces
+	Access     string   // interface
+	VLAN       int
+	Subnets    []string
+	Role       string // default or stick
+	Shared     []string
+	GatewayMAC string // empty for the default
+	Own        []string
+	Routers    []string
+	Foreign    []string // MACs of gateways elsewhere, whose frames are to be routed
+	Hold       string   // empty for the default
+	RouteFile  string
+	FIBTable   int
+	L2VNI      int // of the segment, 0 for none
+	BGP        *BGP
+	Socket     string
+	Hosts      int
+	Pin        string
 }
 
 // BGP is a gateway's speaker. Neighbours are entries of the configuration, as text.

@@ -26,8 +26,9 @@ type Sites struct {
 	*Lab
 	Options
 	Switch *Namespace
-	GW     [2]*Gateway // GW[1] is nil with KernelFar
-	Far    *Namespace  // with KernelFar: dc2's gateway
+	GW     [2]*Gateway // GW[1] is nil with KernelFar or FRRFar
+	Far    *Namespace  // with KernelFar or FRRFar: dc2's gateway
+	FRR    *FRR        // with FRRFar
 	Hosts  []*Host     // h11, h12, h21, h22
 	Out    *Host       // with Outside: a host beyond R1
 	R1     *Namespace  // with Outside or role stick: the router of dc1
@@ -39,6 +40,7 @@ type Options struct {
 	Underlay6 bool   // tunnels run over IPv6
 	Dual      bool   // gateways have a tunnel end of each family; a site's first is the preferred one
 	KernelFar bool   // dc2's gateway is the Linux kernel with its own VXLAN device
+	FRRFar    bool   // dc2's gateway is FRR with the kernel's VXLAN devices: see addFRR
 	Outside   bool   // r1 leads to a host that is no part of the subnet
 	OneArmed  bool   // each gateway has one interface, its site's LAN; a router joins the LANs' underlay addresses
 	FIBTable  int    // gateways follow this kernel table
@@ -110,9 +112,12 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 		}
 	}
 	s.addGateway(DC1, bins)
-	if options.KernelFar {
+	switch {
+	case options.KernelFar:
 		s.addKernel()
-	} else {
+	case options.FRRFar:
+		s.addFRR()
+	default:
 		s.addGateway(DC2, bins)
 	}
 	if options.Role == "stick" || options.Outside {
@@ -219,6 +224,15 @@ func (s *Sites) Third(target *Host) *Host {
 		g.SetRoute(HostRoute(third.IP6), "dc3")
 	}
 	return third
+}
+
+// Stand puts a machine onto the wan, at 192.0.2.n and 2001:db8:ff::n.
+func (s *Sites) Stand(name string, n int) *Namespace {
+	s.Helper()
+	m := s.Namespace(name)
+	s.Cable(End{In: m, Name: "wan0"}, End{In: s.Switch, Name: name + "-wan", Bridge: "wan"}, underlayMTU, 1)
+	m.Addresses("wan0", fmt.Sprintf("192.0.2.%d/24", n), fmt.Sprintf("2001:db8:ff::%d/64", n))
+	return m
 }
 
 func lan(site int) string { return []string{"lan1", "lan2"}[site] }

@@ -97,7 +97,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 			return nil, err
 		}
 	}
-	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Locator: cfg.Underlay.Locators[0].Address})
+	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Locator: cfg.Underlay.Locators[0].Address, Site: cfg.Site})
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
 	d.rib.AddSink(d.hosts)
@@ -111,7 +111,10 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 
 func (d *daemon) makeSources(cfg *config.Config) {
 	known := func(a netip.Addr) (route.Locator, string, bool) { return knownLocator(d.config.Load(), a) }
-	d.bgp = bgp.New(bgp.Options{Config: bgpConfig(cfg), Log: d.log, Known: known, Restarted: d.plane.Adopted()})
+	d.bgp = bgp.New(bgp.Options{
+		Config: bgpConfig(cfg), Log: d.log, Known: known, Restarted: d.plane.Adopted(),
+		Departed: func(tenant route.TenantID, mac route.MAC, sequence uint32) { d.hosts.Departed(tenant, mac, sequence) },
+	})
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
 	})

@@ -91,8 +91,10 @@ type Source struct {
 	replaced bool // segments are new
 	forget   []entry
 	resolve  []entry
-	here     map[route.Key]entry // the hosts that are claimed
-	ports    map[int]*port       // by index of the interface that holds the neighbours
+	departed map[departure]uint32 // stations that others announce, with what sequence
+	adopt    map[entry]uint32     // hosts that another gateway of our site announces, with what sequence
+	here     map[route.Key]entry  // the hosts that are claimed
+	ports    map[int]*port        // by index of the interface that holds the neighbours
 	status   Status
 
 	// Of Run's goroutine.
@@ -130,6 +132,12 @@ type station struct {
 	mac     route.MAC
 }
 
+// departure is a station that is said to be elsewhere.
+type departure struct {
+	tenant route.TenantID
+	mac    route.MAC
+}
+
 // presence is how many addresses a station has, and the highest mobility sequence among them.
 type presence struct {
 	addresses int
@@ -164,6 +172,8 @@ func New(o Options) *Source {
 	}
 	return &Source{
 		log: o.Log, site: o.Site, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		departed:   make(map[departure]uint32),
+		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),
 		here:       make(map[route.Key]entry),
 		neighbours: make(map[entry]neighbour),
@@ -211,6 +221,17 @@ func (s *Source) Forget(tenant route.TenantID, addr netip.Addr) {
 	}
 }
 
+// Departed says that others announce a MAC with a mobility sequence. If it is higher than ours the station has moved, and
+// with it all its addresses on the tenant's segments: their neighbour entries are deleted as by Forget (RFC 7432, section 15).
+// Where each of them is now others will tell; an address that is here after all is seen again.
+func (s *Source) Departed(tenant route.TenantID, mac route.MAC, sequence uint32) {
+	s.mu.Lock()
+	d := departure{tenant, mac}
+	s.departed[d] = max(s.departed[d], sequence)
+	s.mu.Unlock()
+	s.poke()
+}
+
 // Resolve asks the kernel to resolve an address on the tenant's segment that covers it, again and again for half a
 // minute; what it finds becomes a claim. The error says that there is no such segment, or that its port is missing.
 func (s *Source) Resolve(tenant route.TenantID, addr netip.Addr) error {
@@ -242,17 +263,25 @@ func (s *Source) locate(tenant route.TenantID, addr netip.Addr) (entry, error) {
 	return entry{}, fmt.Errorf("no segment of tenant %d has it in its subnets", tenant)
 }
 
-// Apply implements route.Sink: hosts that live elsewhere now are forgotten, and hosts that were said to be here
-// (moved by hand) are resolved. It only takes notes; Run acts on them.
+// Apply implements route.Sink: hosts that live elsewhere now are forgotten, with all addresses of their MAC, and hosts
+// that were said to be here (moved by hand) are resolved. A host that another gateway of our site announces is shared:
+// its sequence becomes ours. Apply only takes notes; Run acts on them.
 func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 	notes := false
 	s.mu.Lock()
 	for i := range decisions {
 		d := &decisions[i]
 		switch {
+		case d.Via != nil && d.Site == s.site && s.site != "":
+			if e, ok := s.here[d.Key]; ok {
+				s.adopt[e], notes = d.Sequence, true
+			}
 		case d.Via != nil:
 			if e, ok := s.here[d.Key]; ok {
 				s.forget, notes = append(s.forget, e), true
+			}
+			if d.Sequence > 0 && !d.MAC.IsZero() {
+				s.departed[departure{d.Tenant, d.MAC}], notes = d.Sequence, true
 			}
 		case d.Local != nil && d.Local.Link == 0 && d.Host():
 			if e, err := s.locate(d.Tenant, d.Prefix.Addr()); err == nil {
@@ -307,7 +336,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
-			s.attend(k)
+			err = s.report(ctx, to, nil, s.attend(k)...)
 		case <-ticker.C:
 			s.askAgain(k)
 			err = s.report(ctx, to, s.findLost(k))
@@ -325,12 +354,14 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 	}
 }
 
-// attend does what other goroutines asked for.
-func (s *Source) attend(k *kernel) {
+// attend does what other goroutines asked for, and returns the claims that come of it.
+func (s *Source) attend(k *kernel) (changes []route.Change) {
 	s.mu.Lock()
-	forget, resolve, replaced := s.forget, s.resolve, s.replaced
+	forget, resolve, departed, adopt, replaced := s.forget, s.resolve, s.departed, s.adopt, s.replaced
 	s.forget, s.resolve, s.replaced = nil, nil, false
+	s.departed, s.adopt = make(map[departure]uint32), make(map[entry]uint32)
 	s.mu.Unlock()
+	forget = append(forget, s.withStation(departed)...)
 	if replaced {
 		s.doubt = time.Now()
 	}
@@ -349,6 +380,32 @@ func (s *Source) attend(k *kernel) {
 		s.asked[e] = patience
 		s.probe(k, e)
 	}
+	for e, sequence := range adopt {
+		changes = append(changes, s.raise(e, sequence)...)
+	}
+	return changes
+}
+
+// withStation lists the neighbours whose station others announce with a higher sequence than ours.
+func (s *Source) withStation(departed map[departure]uint32) (list []entry) {
+	here := make(map[station]uint32)
+	for d, sequence := range departed {
+		for _, p := range s.ports {
+			st := station{p.Index, d.mac}
+			if is, ok := s.stations[st]; ok && p.Tenant == d.tenant && is.sequence < sequence {
+				here[st] = sequence
+			}
+		}
+	}
+	if len(here) == 0 {
+		return nil
+	}
+	for e, t := range s.told {
+		if _, gone := here[t.station]; gone && t.key != (route.Key{}) {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // askAgain goes on asking for what has not answered yet.

@@ -110,3 +110,31 @@ func TestDoubtful(t *testing.T) {
 		t.Errorf("claims %v", keys)
 	}
 }
+
+// A MAC that others announce with a higher sequence has moved, with all its addresses; one of another gateway of our site
+// has not, and shares its sequence.
+func TestDeparted(t *testing.T) {
+	l := newLAN(t)
+	source, heard := l.follow(Options{})
+	const a, b = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
+	for addr, mac := range map[string]string{"10.1.0.7": a, "2001:db8:1::7": a, "10.1.0.8": b} {
+		l.ip("neigh replace " + addr + " lladdr " + mac + " dev lan0 nud reachable")
+	}
+	heard.numbered(t, map[string]uint32{"10.1.0.7": 0, "10.1.0.8": 0, "2001:db8:1::7": 0})
+	announced := func(addr, m, site string, sequence uint32) {
+		t.Helper()
+		d := decision(addr, true, false)
+		d.MAC, d.Site, d.Sequence = mac(t, m), site, sequence
+		if err := source.Apply(t.Context(), []route.Decision{d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	announced("10.1.0.8", b, "dc1", 4)
+	heard.numbered(t, map[string]uint32{"10.1.0.7": 0, "10.1.0.8": 4, "2001:db8:1::7": 0})
+	source.Departed(1, mac(t, b), 4) // not higher
+	source.Departed(2, mac(t, a), 9) // another tenant's
+	announced("10.1.0.9", a, "dc2", 1)
+	heard.numbered(t, map[string]uint32{"10.1.0.8": 4})
+	source.Departed(1, mac(t, b), 5)
+	heard.numbered(t, map[string]uint32{})
+}

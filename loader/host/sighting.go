@@ -154,14 +154,32 @@ func (s *Source) arrive(e entry, t told) (changes []route.Change) {
 		s.told[e] = t
 		changes = append(changes, s.claim(t))
 	}
-	if !raised {
-		return changes
+	if raised {
+		changes = append(changes, s.raised(t.station)...)
 	}
-	for other, o := range s.told {
-		if o.station == t.station && o.key != (route.Key{}) && o.sequence < p.sequence {
-			o.sequence = p.sequence
-			s.told[other] = o
-			changes = append(changes, s.claim(o))
+	return changes
+}
+
+// raise gives a host a higher sequence.
+func (s *Source) raise(e entry, sequence uint32) []route.Change {
+	t, ok := s.told[e]
+	p := s.stations[t.station]
+	if !ok || p.sequence >= sequence {
+		return nil
+	}
+	p.sequence = sequence
+	s.stations[t.station] = p
+	return s.raised(t.station)
+}
+
+// raised claims the addresses of a station that do not have its sequence yet.
+func (s *Source) raised(st station) (changes []route.Change) {
+	sequence := s.stations[st].sequence
+	for e, t := range s.told {
+		if t.station == st && t.key != (route.Key{}) && t.sequence < sequence {
+			t.sequence = sequence
+			s.told[e] = t
+			changes = append(changes, s.claim(t))
 		}
 	}
 	return changes
@@ -195,8 +213,8 @@ func (s *Source) take(e event, events <-chan event) map[entry]struct{} {
 	return changed
 }
 
-func (s *Source) report(ctx context.Context, to route.Reporter, changed map[entry]struct{}) error {
-	if changes := s.compare(changed); len(changes) > 0 {
+func (s *Source) report(ctx context.Context, to route.Reporter, changed map[entry]struct{}, more ...route.Change) error {
+	if changes := append(s.compare(changed), more...); len(changes) > 0 {
 		return to.Report(ctx, changes)
 	}
 	return nil

@@ -80,6 +80,7 @@ const (
 	byPin rule = iota
 	bySequence
 	byPreference
+	byHome
 	byLocator
 	byName
 )
@@ -96,6 +97,9 @@ func (r *RIB) rank(a, b *claim) (int, rule) {
 	if n := cmp.Compare(s.preference, t.preference); n != 0 {
 		return n, byPreference
 	}
+	if n := cmp.Compare(r.home(a, b), r.home(b, a)); n != 0 {
+		return n, byHome
+	}
 	if n := r.lowest(b).Compare(r.lowest(a)); n != 0 {
 		return n, byLocator
 	}
@@ -105,6 +109,15 @@ func (r *RIB) rank(a, b *claim) (int, rule) {
 func (r *RIB) better(a, b *claim) bool {
 	n, _ := r.rank(a, b)
 	return n > 0
+}
+
+// home is 1 where a says "here" and b names another gateway of our site. Together with the rule that follows three claims
+// could beat each other in a circle, so no more than two sources may share a preference.
+func (r *RIB) home(a, b *claim) int {
+	if here, there := r.targets.at(a.target), r.targets.at(b.target); here.local != nil && there.via != nil && there.site == r.site && r.site != "" {
+		return 1
+	}
+	return 0
 }
 
 // lowest is the address that stands for a claim where all else is equal (RFC 7432, section 7.7).

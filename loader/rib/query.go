@@ -40,6 +40,8 @@ func (e Entry) Why() string {
 	case byPreference:
 		return fmt.Sprintf("%s wins: it is preferred over %s at equal sequence %d",
 			winner.Source, second.Source, winner.Sequence)
+	case byHome:
+		return fmt.Sprintf("%s wins: the host is here, and %s names another gateway of this site", winner.Source, second.Source)
 	case byLocator:
 		return fmt.Sprintf("%s wins: its locator is lower than that of %s, all else being equal",
 			winner.Source, second.Source)

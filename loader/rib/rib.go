@@ -9,8 +9,8 @@
 // compares. So sinks hear about real differences alone, and a key that is withdrawn and claimed again in one window
 // is never seen as gone.
 //
-// A claim wins by the first of these that differs: pinned, higher sequence, higher preference of its source, lower
-// locator address, name of its source. A winner that says "here, but I do not know the port" (a move by hand) is
+// A claim wins by the first of these that differs: pinned, higher sequence, higher preference of its source, "here"
+// rather than at another gateway of our site, lower locator address, name of its source. A winner that says "here, but I do not know the port" (a move by hand) is
 // completed by the best claim that does: claims of one site are merged, not contended.
 //
 // Sinks are called from the RIB's goroutine, one after another, in the order they were added. They must not call
@@ -52,6 +52,9 @@ type Options struct {
 	// Locator is our own tunnel end: it stands for claims that say "here" where the lowest locator decides.
 	Locator netip.Addr
 
+	// Site is ours: a claim that says "here" is not contended by another gateway of it.
+	Site string
+
 	// SyncTimeout bounds the wait for sources that were registered but never finish a full report.
 	SyncTimeout time.Duration
 }
@@ -63,6 +66,7 @@ type RIB struct {
 	clock       Clock
 	holdTime    func(route.Key) time.Duration
 	locator     netip.Addr
+	site        string
 	syncTimeout time.Duration
 
 	commands  chan func()
@@ -98,7 +102,7 @@ func New(o Options) *RIB {
 		o.SyncTimeout = DefaultSyncTimeout
 	}
 	return &RIB{
-		log: o.Log, clock: o.Clock, holdTime: o.Hold, locator: o.Locator, syncTimeout: o.SyncTimeout,
+		log: o.Log, clock: o.Clock, holdTime: o.Hold, locator: o.Locator, site: o.Site, syncTimeout: o.SyncTimeout,
 		commands:  make(chan func()),
 		started:   make(chan struct{}),
 		stopped:   make(chan struct{}),

@@ -689,6 +689,24 @@ func TestSequenceDecides(t *testing.T) {
 	}
 }
 
+// Another gateway of our site is no other place: what is here stays here, whatever its locator.
+func TestHome(t *testing.T) {
+	b := newBench(t, Options{Locator: netip.MustParseAddr("192.0.2.9"), Site: "dc2"})
+	host, bgp := b.Reporter("host", 10), b.Reporter("bgp", 10)
+	b.start()
+	b.report(bgp, via(addr7, "192.0.2.2")) // of dc2
+	b.report(host, local(addr7, 3))
+	b.heard("10.1.0.7/32 via 192.0.2.2 (bgp)", "10.1.0.7/32 local 3.0 (host)")
+	entries, err := b.Get(b.ctx, 1, netip.MustParseAddr("10.1.0.7"))
+	if err != nil || len(entries) != 1 || !strings.Contains(entries[0].Why(), "another gateway of this site") {
+		t.Errorf("%v %v", entries, err)
+	}
+	elsewhere := via(addr7, "192.0.2.2")
+	elsewhere.Site = "dc3"
+	b.report(bgp, elsewhere)
+	b.heard("10.1.0.7/32 via 192.0.2.2 (bgp)")
+}
+
 // A late sink is told everything, while changes go on.
 func TestLateSink(t *testing.T) {
 	b := newBench(t, Options{})

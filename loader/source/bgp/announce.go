@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -136,10 +137,24 @@ func (a *announcer) unicast(key route.Key, l lodger, hop netip.Addr) (*apiutil.P
 		family = bgp.RF_IPv6_UC
 	}
 	// The sequence is EVPN's, but a plain router hands it on, and to two Roams it means the same.
-	return a.path(family, nlri, hop, key.Prefix, []community{
+	p, err := a.path(family, nlri, hop, key.Prefix, []community{
 		encapsulation(route.VXLAN), color(a.tenants[key.Tenant].VNI), siteOfOrigin(a.config.Site),
 		routerMAC(a.config.RouterMAC), mobility(l.sequence, l.pinned),
 	})
+	if err == nil {
+		p.Attrs = append(p.Attrs, bgp.NewPathAttributeLocalPref(l.preference()))
+	}
+	return p, err
+}
+
+// preference is the sequence as plain BGP understands it, inside one AS: of two gateways that announce a host, a
+// reflector hands on the one to which it moved last.
+func (l lodger) preference() uint32 {
+	const usual, most = 100, math.MaxUint32
+	if l.pinned {
+		return most
+	}
+	return usual + min(l.sequence, most-1-usual)
 }
 
 // floods announces that a bridged segment ends here (type 3): some peers bridge only towards who says so.

@@ -34,6 +34,10 @@ type Options struct {
 	// site's name. Called from Run's goroutine.
 	Known func(netip.Addr) (l route.Locator, site string, ok bool)
 
+	// Departed, if set, hears of each MAC that is announced by another site without an address, with its sequence.
+	// Called from Run's goroutine; must not call back.
+	Departed func(tenant route.TenantID, mac route.MAC, sequence uint32)
+
 	// Restarted says that forwarding has gone on over a restart of the process: neighbours are asked to keep what they
 	// know of us (RFC 4724).
 	Restarted bool
@@ -44,6 +48,7 @@ type Options struct {
 type Source struct {
 	log     *slog.Logger
 	known   func(netip.Addr) (route.Locator, string, bool)
+	departs func(route.TenantID, route.MAC, uint32)
 	wake    chan struct{} // something below asks for attention
 	release chan struct{} // closed when all other sources have reported
 	once    sync.Once
@@ -70,8 +75,11 @@ func New(o Options) *Source {
 	if o.Known == nil {
 		o.Known = func(netip.Addr) (route.Locator, string, bool) { return route.Locator{}, "", false }
 	}
+	if o.Departed == nil {
+		o.Departed = func(route.TenantID, route.MAC, uint32) {}
+	}
 	return &Source{
-		log: o.Log, known: o.Known, config: o.Config, restarted: o.Restarted,
+		log: o.Log, known: o.Known, departs: o.Departed, config: o.Config, restarted: o.Restarted,
 		wake: make(chan struct{}, 1), release: make(chan struct{}),
 		here: make(map[route.Key]lodger), changed: make(map[route.Key]struct{}), ignored: make(map[string]uint64),
 	}

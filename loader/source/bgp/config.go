@@ -85,6 +85,18 @@ func (p *Policy) covers(q netip.Prefix) bool {
 	return len(p.Prefixes) == 0
 }
 
+// holds reports whether a prefix is, or lies inside, a subnet of a segment here.
+func (t *Tenant) holds(p netip.Prefix) bool {
+	for _, s := range t.Segments {
+		for _, subnet := range s.Subnets {
+			if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // l2vni is the VNI of the bridge that an address belongs to, 0 for none.
 func (t *Tenant) l2vni(a netip.Addr) uint32 {
 	for _, s := range t.Segments {

@@ -30,10 +30,10 @@ func TestUnicast(t *testing.T) {
 	gw[0].lives(route.KeyOf(2, addr("10.2.0.7")), mac(macB), 0)
 	gw[1].hears("10.1.0.7/32 via 192.0.2.1 dc1 seq 3", "2001:db8:1::7/128 via 2001:db8:ff::1 dc1 seq 3",
 		"10.2.0.7/32 via 192.0.2.1 dc1 tenant 2")
-	// It moves. The reflector may choose whichever it likes and hand on only that; both gateways are right in the end.
+	// It moves. The reflector hands on one of the two that announce it, and that must be the new one.
 	gw[1].lives(host("10.1.0.7"), mac(macA), 4)
-	gw[0].leaves(host("10.1.0.7"))
 	gw[0].hears("10.1.0.7/32 via 192.0.2.2 dc2 seq 4")
+	gw[0].leaves(host("10.1.0.7"))
 	gw[1].hears("2001:db8:1::7/128 via 2001:db8:ff::1 dc1 seq 3", "10.2.0.7/32 via 192.0.2.1 dc1 tenant 2")
 	for _, key := range []route.Key{host("2001:db8:1::7"), route.KeyOf(2, addr("10.2.0.7"))} {
 		gw[0].leaves(key)

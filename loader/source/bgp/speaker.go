@@ -274,6 +274,8 @@ func (n *Neighbor) peer(own uint32, restarted bool) *api.Peer {
 			Config:            &api.AfiSafiConfig{Family: family, Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: graceful}},
 			PrefixLimits:      &api.PrefixLimit{Family: family, MaxPrefixes: n.MaxPrefix},
+			// A plain reflector knows no sequences: it had better tell of every gateway that has a host.
+			AddPaths: &api.AddPaths{Config: &api.AddPathsConfig{Receive: f != EVPN}},
 		})
 	}
 	return p
@@ -384,7 +386,7 @@ func (sp *speaker) pathEvent(p *apiutil.Path, now time.Time, touched map[hostKey
 		return
 	}
 	s.heard(now)
-	id, why := identify(s.peer, p.Nlri)
+	id, why := identify(s.peer, p.RemoteID, p.Nlri)
 	if why == "" && p.Withdrawal {
 		sp.table.remove(id, touched)
 		return
@@ -397,13 +399,16 @@ func (sp *speaker) pathEvent(p *apiutil.Path, now time.Time, touched map[hostKey
 	if why != "" {
 		// Taken before and refused now is as good as withdrawn.
 		sp.table.remove(id, touched)
-		if !p.Withdrawal {
+		if !p.Withdrawal && why != notFollowed && id.kind != kindMAC {
 			sp.ignore(why, s.Address, p.Nlri)
 		}
 		return
 	}
 	is.epoch, is.origin = s.epoch, sp.table.origin(from)
 	sp.table.put(is, touched)
+	if id.kind == kindMAC && from.site != sp.config.Site { // of one with an address the RIB's decision tells
+		sp.departs(is.tenant, is.mac, is.sequence)
+	}
 }
 
 func (sp *speaker) peerEvent(p *apiutil.Peer, now time.Time, touched map[hostKey]struct{}) {

@@ -32,12 +32,13 @@ type table struct {
 	fresh func(peer uint16, epoch uint32) bool // that path's session is up and this is its epoch
 }
 
-// pathID is what tells one path from another: a withdrawal brings no more than this. Labels, next hop and
-// communities are not part of it.
+// pathID is what tells one path from another, and all that a withdrawal brings. Labels, next hop and communities are not
+// part of it.
 type pathID struct {
 	addr [16]byte
 	rd   [8]byte
 	tag  uint32
+	path uint32 // that the neighbour gave it, where it announces several to one prefix (RFC 7911)
 	peer uint16
 	mac  route.MAC
 	kind kind

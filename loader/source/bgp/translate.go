@@ -40,8 +40,9 @@ const (
 	ownNextHop   = "a next hop that is our own locator"
 	badEncap     = "only encapsulations that are not carried here"
 	byGateway    = "a prefix behind a gateway address: an overlay index is not followed"
+	ownSegment   = "a prefix of a segment here: whoever of it lives elsewhere is told one by one"
 	byPolicy     = "refused by the neighbour's import policy"
-	notFollowed  = "an EVPN route type other than 2 and 5"
+	notFollowed  = "an EVPN route type other than 2 and 5" // not worth a word: every bridge sends them
 )
 
 func newTranslator(c *Config, known func(netip.Addr) (route.Locator, string, bool)) (*translator, error) {
@@ -78,9 +79,9 @@ func newTranslator(c *Config, known func(netip.Addr) (route.Locator, string, boo
 	return t, nil
 }
 
-// identify says which path an NLRI names, or why none.
-func identify(peer uint16, nlri bgp.NLRI) (pathID, string) {
-	id := pathID{peer: peer}
+// identify says which path of a peer an NLRI names, or why none.
+func identify(peer uint16, path uint32, nlri bgp.NLRI) (pathID, string) {
+	id := pathID{peer: peer, path: path}
 	switch n := nlri.(type) {
 	case *bgp.IPAddrPrefix:
 		id.kind = kindUnicast
@@ -144,6 +145,8 @@ func (t *translator) path(n *Neighbor, id pathID, nlri bgp.NLRI, attrs []bgp.Pat
 			return p, origin{}, gatewayRoute
 		case prefix.IsSingleIP() && (t.reserved[tenant.ID][prefix.Addr()] || t.own[prefix.Addr()]):
 			return p, origin{}, ownAddress
+		case !prefix.IsSingleIP() && tenant.holds(prefix):
+			return p, origin{}, ownSegment
 		case !n.Import.covers(prefix):
 			return p, origin{}, byPolicy
 		}

@@ -1,0 +1,70 @@
+package lab
+
+import (
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// FRR is a routing suite in a namespace: zebra and bgpd.
+type FRR struct {
+	*Namespace
+	BGP, Zebra *Process
+
+	dir string
+}
+
+// FRR starts a suite. zebra and bgp are the lines of their configurations.
+func (n *Namespace) FRR(zebra, bgp string) *FRR {
+	n.lab.Helper()
+	f := &FRR{Namespace: n, dir: filepath.Join(n.lab.Dir, n.Name+"-frr")}
+	// The daemons give up root, so their folder is their own, and they must get to it.
+	n.lab.must(os.Chmod(n.lab.Dir, 0o711), "open the lab's folder to FRR")
+	n.lab.must(os.Mkdir(f.dir, 0o700), "make FRR's folder")
+	owner, err := user.Lookup("frr")
+	n.lab.must(err, "find FRR's user")
+	uid, _ := strconv.Atoi(owner.Uid)
+	gid, _ := strconv.Atoi(owner.Gid)
+	n.lab.must(os.Chown(f.dir, uid, gid), "give FRR its folder")
+	for name, text := range map[string]string{"zebra": zebra, "bgpd": bgp} {
+		file := filepath.Join(f.dir, name+".conf")
+		n.lab.must(os.WriteFile(file, []byte(text+"\n"), 0o600), "write FRR's configuration")
+		n.lab.must(os.Chown(file, uid, gid), "give FRR its configuration")
+	}
+	f.Zebra = f.daemon("zebra")
+	n.lab.Until(10*time.Second, "zebra listens", func() error {
+		_, err := os.Stat(filepath.Join(f.dir, "zserv"))
+		return err
+	})
+	f.StartBGP()
+	return f
+}
+
+// StartBGP starts bgpd, again after it was ended, and waits until it answers.
+func (f *FRR) StartBGP() {
+	f.lab.Helper()
+	f.BGP = f.daemon("bgpd")
+	f.lab.Until(10*time.Second, "bgpd answers", func() error {
+		_, err := f.Try("vtysh", "--vty_socket", f.dir, "-d", "bgpd", "-c", "show bgp summary")
+		return err
+	})
+}
+
+func (f *FRR) daemon(name string) *Process {
+	f.lab.Helper()
+	at := func(file string) string { return filepath.Join(f.dir, file) }
+	return f.Start("/usr/lib/frr/"+name, "-f", at(name+".conf"), "-i", at(name+".pid"), "-z", at("zserv"),
+		"--vty_socket", f.dir, "-P", "0", "--log", "stdout")
+}
+
+// Show runs commands of FRR's shell and returns what they print.
+func (f *FRR) Show(commands ...string) string {
+	f.lab.Helper()
+	args := []string{"--vty_socket", f.dir}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	return f.Run("vtysh", args...)
+}
