@@ -49,6 +49,10 @@ type Options struct {
 	// departure. Zero or less means not at all. Default: DefaultHold for every host.
 	Hold func(route.Key) time.Duration
 
+	// Turned hears of every host that got another home or whose word passed to another source; called from the RIB's
+	// goroutine, must be quick and must not call back. Nil hears nothing.
+	Turned func(Turn)
+
 	// Locator is our own tunnel end: it stands for claims that say "here" where the lowest locator decides.
 	Locator netip.Addr
 
@@ -65,6 +69,7 @@ type RIB struct {
 	log         *slog.Logger
 	clock       Clock
 	holdTime    func(route.Key) time.Duration
+	onTurn      func(Turn)
 	locator     netip.Addr
 	site        string
 	syncTimeout time.Duration
@@ -82,6 +87,7 @@ type RIB struct {
 	table     table
 	targets   targets
 	holds     holds
+	gaps      map[key]gap
 	counts    counts
 	touched   []touch
 	decisions []route.Decision
@@ -102,7 +108,7 @@ func New(o Options) *RIB {
 		o.SyncTimeout = DefaultSyncTimeout
 	}
 	return &RIB{
-		log: o.Log, clock: o.Clock, holdTime: o.Hold, locator: o.Locator, site: o.Site, syncTimeout: o.SyncTimeout,
+		log: o.Log, clock: o.Clock, holdTime: o.Hold, onTurn: o.Turned, locator: o.Locator, site: o.Site, syncTimeout: o.SyncTimeout,
 		commands:  make(chan func()),
 		started:   make(chan struct{}),
 		stopped:   make(chan struct{}),
@@ -112,6 +118,7 @@ func New(o Options) *RIB {
 		table:     newTable(),
 		targets:   newTargets(),
 		holds:     newHolds(),
+		gaps:      make(map[key]gap),
 		counts:    make(counts, route.MaxTenant+1),
 	}
 }
@@ -260,6 +267,7 @@ func (r *RIB) settle(cause *source) {
 		if after != t.before {
 			r.counts.answer(rec, t.before, after, &r.targets)
 			r.moved(rec, t.before, after, cause.synced)
+			r.turned(rec, t.before, after, cause)
 			r.decide(rec.key, after)
 		}
 		if after == (answer{}) {

@@ -1,0 +1,107 @@
+package rib
+
+import (
+	"slices"
+	"time"
+
+	"roam/loader/route"
+)
+
+// Turn is news of a host that was known before: somebody else has the word about it, or it lives elsewhere.
+type Turn struct {
+	Before, After route.Decision
+	Moved         bool
+	// Outage is how long this gateway knew no way to a host that moved: zero where one home replaced another in one
+	// step. Its resolution is the RIB's clock's.
+	Outage time.Duration
+	Cause  string        // the source whose report did it
+	Why    func() string // what the winner won by; to be called during the callback only
+}
+
+// A gap is the time in which a host is on its way: withdrawn at one place and not yet claimed at another, or said to be
+// here and not yet found on a port. Gaps are remembered apart from the table, like holds, and only so many, and not
+// for ever: a host that stays away for minutes was switched off, and did not move.
+type gap struct {
+	since  time.Time
+	before route.Decision
+}
+
+const (
+	maxGaps = 1 << 16
+	longGap = 5 * time.Minute
+)
+
+// turned tells Options.Turned of a changed answer. What a first full report brings is knowledge, not news.
+func (r *RIB) turned(rec *record, before, after answer, cause *source) {
+	if !cause.synced || !rec.host() {
+		return
+	}
+	from, to := r.reachable(before), r.reachable(after)
+	if from && !to {
+		r.openGap(rec.key, r.decision(rec.key, before))
+		return
+	}
+	t := Turn{Cause: cause.name}
+	switch {
+	case !to:
+		return
+	case from:
+		if t.Moved = r.targets.elsewhere(before.target, after.target); !t.Moved && before.source == after.source {
+			return
+		}
+		t.Before = r.decision(rec.key, before)
+	default:
+		g, ok := r.gaps[rec.key]
+		if !ok {
+			return
+		}
+		delete(r.gaps, rec.key)
+		t.Before, t.Outage = g.before, r.clock.Now().Sub(g.since)
+		if t.Moved = t.Outage < longGap && !samePlace(g.before, r.decision(rec.key, after)); !t.Moved {
+			return
+		}
+		if before.source == 0 { // else it was counted when the claim changed
+			r.counts.of(rec.tenant).moves++
+		}
+	}
+	if r.onTurn == nil {
+		return
+	}
+	t.After = r.decision(rec.key, after)
+	t.Why = func() string { return r.entry(rec, r.clock.Now(), nil).Why() }
+	r.onTurn(t)
+}
+
+// reachable tells whether packets for a host have somewhere to go.
+func (r *RIB) reachable(a answer) bool {
+	if a.source == 0 {
+		return false
+	}
+	local := r.targets.at(a.target).local
+	return local == nil || local.Link != 0 || a.completedBy != 0
+}
+
+func (r *RIB) openGap(k key, before route.Decision) {
+	now := r.clock.Now()
+	if len(r.gaps) == maxGaps {
+		for old, g := range r.gaps {
+			if now.Sub(g.since) >= longGap {
+				delete(r.gaps, old)
+			}
+		}
+	}
+	if _, open := r.gaps[k]; !open && len(r.gaps) < maxGaps {
+		r.gaps[k] = gap{now, before}
+	}
+}
+
+// samePlace tells whether two decisions, of different times, lead to one home.
+func samePlace(a, b route.Decision) bool {
+	switch {
+	case a.Local != nil || b.Local != nil:
+		return a.Local != nil && b.Local != nil
+	case a.Via == nil || b.Via == nil:
+		return a.Via == b.Via
+	}
+	return slices.Equal(a.Via.Locators, b.Via.Locators)
+}
