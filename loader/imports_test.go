@@ -24,7 +24,8 @@ var ours = map[string][]string{
 	"roam/loader/config": {"roam/loader/route"},
 	"roam/loader/rib":    {"roam/loader/route"},
 	"roam/loader/host":   {"roam/loader/route"},
-	"roam/loader/api":    {"roam/loader/route"},
+	"roam/loader/event":  {},
+	"roam/loader/api":    {"roam/loader/route", "roam/loader/event"},
 
 	"roam/loader/source/file": {"roam/loader/route"},
 	"roam/loader/source/fib":  {"roam/loader/route"},
@@ -33,7 +34,7 @@ var ours = map[string][]string{
 
 	"roam/loader/datapath": {"roam/maps", "roam/loader/route"},
 	"roam/loader/metrics":  {"roam/maps", "roam/loader/route"},
-	"roam/ctl":             {"roam/maps", "roam/loader/api", "roam/loader/route"},
+	"roam/ctl":             {"roam/maps", "roam/loader/api", "roam/loader/event", "roam/loader/route"},
 }
 
 // libraries says which packages may import a library, and why nobody else.

@@ -12,6 +12,7 @@ import (
 // called from many goroutines. An error of type *Error travels as it is, any other as an internal failure.
 type Backend struct {
 	Observer
+	Recorder
 	Routes
 	Injector
 	Operator

@@ -18,6 +18,7 @@ import (
 
 	"roam/loader/api"
 	"roam/loader/api/apitest"
+	"roam/loader/event"
 )
 
 func document(t *testing.T) *openapi3.T {
@@ -89,6 +90,7 @@ func TestDocumentedMessages(t *testing.T) {
 		api.ExplainStep{},
 		api.Check{},
 		api.Reloaded{},
+		api.Event{},
 	}
 	for _, message := range messages {
 		kind := reflect.TypeOf(message)
@@ -159,6 +161,7 @@ func TestDocumentedAnswers(t *testing.T) {
 		{"GET", "/v1/sessions", "", ""},
 		{"GET", "/v1/counters", "", ""},
 		{"GET", "/v1/doctor", "", ""},
+		{"GET", "/v1/events?after=0", "", ""},
 		{"POST", "/v1/reload", "", ""},
 		{"POST", "/v1/explain", "application/json", `{"source":"10.1.0.7","destination":"10.1.0.8","protocol":"tcp","port":80}`},
 	} {
@@ -185,6 +188,18 @@ func TestDocumentedAnswers(t *testing.T) {
 			t.Errorf("%s %s: answer %s: %v", test.method, test.path, answer.Body, err)
 		}
 	}
+}
+
+// The document names the kinds of events that there are.
+func TestDocumentedKinds(t *testing.T) {
+	var documented, known []string
+	for _, kind := range document(t).Components.Schemas["Event"].Value.Properties["kind"].Value.Enum {
+		documented = append(documented, kind.(string))
+	}
+	for _, kind := range event.Kinds {
+		known = append(known, string(kind))
+	}
+	equal(t, documented, known)
 }
 
 // firstLine decodes the first line of JSON lines: all are of one schema.

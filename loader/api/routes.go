@@ -25,10 +25,8 @@ func (s *Server) routes(w http.ResponseWriter, r *http.Request) error {
 			return wrong(err, "")
 		}
 	}
-	if best := values.Get("best"); best != "" {
-		if filter.Best, err = strconv.ParseBool(best); err != nil {
-			return wrong(fmt.Errorf("best=%.20q is neither true nor false", best), "")
-		}
+	if filter.Best, err = flag(values, "best"); err != nil {
+		return err
 	}
 	out := newStream(w, string(JSONL))
 	links := make(links)

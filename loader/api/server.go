@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -30,11 +31,13 @@ type Server struct {
 	path    string
 	log     *slog.Logger
 	ready   chan struct{}
+
+	stopping chan struct{} // closed when Run is to end: streams without an end of their own end then
 }
 
 // NewServer returns a server for the socket at path; Run opens it.
 func NewServer(path string, backend Backend, log *slog.Logger) *Server {
-	return &Server{backend: backend, path: path, log: log, ready: make(chan struct{})}
+	return &Server{backend: backend, path: path, log: log, ready: make(chan struct{}), stopping: make(chan struct{})}
 }
 
 func (s *Server) String() string { return "api" }
@@ -60,6 +63,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
+		close(s.stopping)
 		grace, done := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer done()
 		if server.Shutdown(grace) != nil {
@@ -84,6 +88,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/sites":          answer(s.backend.Sites),
 		"GET /v1/sessions":       answer(s.backend.Sessions),
 		"GET /v1/counters":       answer(s.backend.Counters),
+		"GET /v1/events":         s.events,
 		"GET /v1/doctor":         answer(s.backend.Doctor),
 		"POST /v1/reload":        answer(s.backend.Reload),
 		"POST /v1/explain":       s.explain,
@@ -206,4 +211,17 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 		}
 	}
 	return values, nil
+}
+
+// flag reads a parameter that is true or false, false where left out.
+func flag(values url.Values, name string) (bool, error) {
+	text := values.Get(name)
+	if text == "" {
+		return false, nil
+	}
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, wrong(fmt.Errorf("%s=%.20q is neither true nor false", name, text), "")
+	}
+	return b, nil
 }

@@ -5,12 +5,14 @@ package apitest
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"roam/loader/api"
+	"roam/loader/event"
 	"roam/loader/route"
 )
 
@@ -21,13 +23,35 @@ type Daemon struct {
 	Claims []api.Claim // sorted by key; of one key the best first
 
 	Checks    api.List[api.Check]
-	Failure   error // of every method, where set
+	Events    *event.Log // those of Happened where nil
+	Failure   error      // of every method, where set
 	Explained api.ExplainRequest
 }
 
 // Backend returns the daemon as the server wants it.
 func (d *Daemon) Backend() api.Backend {
-	return api.Backend{Observer: d, Routes: d, Injector: d, Operator: d, Names: d}
+	return api.Backend{Observer: d, Recorder: d.events(), Routes: d, Injector: d, Operator: d, Names: d}
+}
+
+// Happened is what the daemon remembers unless told otherwise.
+func Happened() *event.Log {
+	l := event.New(slog.New(slog.DiscardHandler))
+	l.Add(api.Event{
+		Kind: event.Move, Subject: "10.1.0.9", Tenant: "default", What: "10.1.0.9 moved from dc2 to here",
+		Why: "api wins: its sequence 2 is higher than 1 of host",
+	})
+	l.Add(api.Event{
+		Kind: event.LocatorDown, Subject: "192.0.2.2", What: "locator 192.0.2.2 is out of reach", Why: "no route",
+		Do: "ip route get 192.0.2.2",
+	})
+	return l
+}
+
+func (d *Daemon) events() *event.Log {
+	if d.Events == nil {
+		d.Events = Happened()
+	}
+	return d.Events
 }
 
 // Locator is a locator with the defaults.
