@@ -117,8 +117,8 @@ func TestWrongCommandLines(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, explain, doctor, reload, completion"},
-		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, explain, doctor, reload, completion"},
+		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, events, explain, doctor, reload, completion"},
+		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, events, explain, doctor, reload, completion"},
 		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, import, export"},
 		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},
@@ -167,6 +167,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"explain --packet " + dir + "/none", 1, "read the packet: open " + dir + "/none: no such file or directory"},
 		{"explain --packet " + dir + "/text.hex", 1, dir + "/text.hex holds neither a capture nor an Ethernet frame in hexadecimal"},
 		{"explain --packet " + dir + "/short.hex", 1, "the packet is shorter than an Ethernet header\n  give a source and a destination, or a packet"},
+		{"events --kind moves", 2, "\"moves\" is no kind of event\n  known are: move, claim, locator_up, locator_down, port_up, port_down, source_up, source_down, reload, reload_failed, growth, growth_failed, upgrade, ready, more"},
 		{"completion tcsh", 2, "no completion for \"tcsh\"\n  use bash, zsh or fish"},
 		{"doctor", 1, "1 of 2 checks failed\n  do what stands below each of them, then ask again"},
 	} {
@@ -180,7 +181,7 @@ func TestWrongCommandLines(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "s")
 	for _, line := range []string{
-		"status", "route list", "route get 10.1.0.1", "route add 10.1.0.1 --via 192.0.2.2", "route export", "counters", "reload", "host list",
+		"status", "route list", "route get 10.1.0.1", "route add 10.1.0.1 --via 192.0.2.2", "route export", "counters", "reload", "host list", "events", "events --follow",
 	} {
 		out, got, code := ctl(t, missing, line)
 		want := "roamctl: reach the daemon at " + missing + ": no such file or directory\n  start roamd, or name its socket with --socket or ROAM_SOCKET\n"
@@ -216,7 +217,7 @@ func TestArrange(t *testing.T) {
 func TestJSON(t *testing.T) {
 	d := daemon()
 	socket := serve(t, d)
-	for _, line := range []string{"status", "counters", "site list", "host list", "host show 10.1.0.9", "route list", "route list --source none", "route get 10.1.0.9", "route get 10.1.0.8", "reload", "route add 10.1.0.7 --site dc2", "route list", "doctor", "explain 10.1.0.7 10.1.0.9"} {
+	for _, line := range []string{"status", "counters", "events", "events --kind growth", "site list", "host list", "host show 10.1.0.9", "route list", "route list --source none", "route get 10.1.0.9", "route get 10.1.0.8", "reload", "route add 10.1.0.7 --site dc2", "route list", "doctor", "explain 10.1.0.7 10.1.0.9"} {
 		out, _, _ := ctl(t, socket, line+" -o json")
 		if !json.Valid([]byte(out)) {
 			t.Errorf("%s: no JSON\n%s", line, out)
