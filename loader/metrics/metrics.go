@@ -1,5 +1,5 @@
-// Package metrics shows the daemon and its data path to Prometheus. Everything is read at scrape time from one
-// Snapshot; nothing is kept between scrapes. Labels are bounded by what is configured: ports, reasons, locators,
+// Package metrics shows the daemon and its data path to Prometheus. What is a state or a count is read at scrape time
+// from one Snapshot, and nothing of it is kept between scrapes; only durations are observed as they happen (Timings). Labels are bounded by what is configured: ports, reasons, locators,
 // tenants, sources; never a host's address.
 package metrics
 
@@ -22,6 +22,10 @@ type Snapshot struct {
 	Tables   []Table
 	Sources  []Source
 	Ports    []Port
+	Sinks    []Sink
+	Events   []Events
+
+	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
 
 // Packets is what one port did with packets for one reason. Bytes are of frames as they arrived.
@@ -71,6 +75,18 @@ type Source struct {
 // Port is how the program is attached: mode is "native", "generic" or "none".
 type Port struct{ Name, Mode, Driver string }
 
+// Sink is a reader of the RIB's decisions, and how many hosts and prefixes it has not taken yet.
+type Sink struct {
+	Name   string
+	Behind int
+}
+
+// Events counts what happened of a kind (see loader/event) since the daemon started.
+type Events struct {
+	Kind  string
+	Count uint64
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -84,6 +100,7 @@ type Collector struct {
 	reader Reader
 	log    *slog.Logger
 	build  prometheus.Metric
+	Timings
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -104,13 +121,16 @@ var (
 	sourceUp       = desc("source_up", "Whether a source of routes is reporting (1) or not (0).", "source")
 	sourceChanges  = desc("source_changes_total", "Changes a source of routes has reported.", "source")
 	portInfo       = desc("port_info", "How the program is attached to a port; always 1.", "port", "mode", "driver")
+	sinkBehind     = desc("sink_behind", "Hosts and prefixes whose decision a reader of the RIB has not taken yet.", "sink")
+	events         = desc("events_total", "What happened, by kind, as roamctl events tells it.", "kind")
+	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
 )
 
 // New returns a collector; version and kernel become labels of roam_build_info.
 func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
-	return &Collector{reader, log, prometheus.MustNewConstMetric(
+	return &Collector{reader: reader, log: log, Timings: newTimings(), build: prometheus.MustNewConstMetric(
 		buildInfo, prometheus.GaugeValue, 1, version, runtime.Version(), kernel,
 	)}
 }
@@ -119,9 +139,12 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, buildInfo, scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
+	}
+	for _, t := range c.collectors() {
+		t.Describe(ch)
 	}
 }
 
@@ -130,6 +153,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	ch <- c.build
+	for _, t := range c.collectors() {
+		t.Collect(ch)
+	}
 	s, err := c.reader.Snapshot(ctx)
 	ch <- prometheus.MustNewConstMetric(scrapeErrors, prometheus.GaugeValue, flag(err == nil))
 	if err != nil {
@@ -167,6 +193,15 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, p := range s.Ports {
 		send(portInfo, gauge, 1, p.Name, p.Mode, p.Driver)
+	}
+	for _, k := range s.Sinks {
+		send(sinkBehind, gauge, float64(k.Behind), k.Name)
+	}
+	for _, e := range s.Events {
+		send(events, counter, float64(e.Count), e.Kind)
+	}
+	if s.Generation != 0 {
+		send(generation, gauge, float64(s.Generation))
 	}
 }
 

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
 
@@ -31,6 +35,10 @@ var full = Snapshot{
 	Tables:   []Table{{"hosts", 7, 1 << 20}},
 	Sources:  []Source{{"api", true, 9}},
 	Ports:    []Port{{"lan0", "native", "veth"}},
+	Sinks:    []Sink{{"datapath", 0}},
+	Events:   []Events{{"move", 2}},
+
+	Generation: 3,
 }
 
 func collector(f fake) *Collector {
@@ -71,16 +79,74 @@ roam_scrape_success 0
 	}
 }
 
-// Prometheus' own linter must have nothing to say.
-func TestMetricsLint(t *testing.T) {
+// contract is what users' dashboards and alerts are built on: names and labels are added to, never taken away.
+var contract = map[string][]string{
+	"roam_packets_total":               {"port", "reason"},
+	"roam_bytes_total":                 {"port", "reason"},
+	"roam_locator_packets_total":       {"locator"},
+	"roam_locator_bytes_total":         {"locator"},
+	"roam_locator_up":                  {"locator"},
+	"roam_routes":                      {"source", "tenant"},
+	"roam_hosts":                       {"state", "tenant"},
+	"roam_table_entries":               {"table"},
+	"roam_table_capacity":              {"table"},
+	"roam_host_moves_total":            {"tenant"},
+	"roam_host_move_detection_seconds": nil,
+	"roam_host_move_outage_seconds":    nil,
+	"roam_route_to_forwarding_seconds": {"source"},
+	"roam_source_up":                   {"source"},
+	"roam_source_changes_total":        {"source"},
+	"roam_sink_behind":                 {"sink"},
+	"roam_events_total":                {"kind"},
+	"roam_port_info":                   {"driver", "mode", "port"},
+	"roam_datapath_generation":         nil,
+	"roam_build_info":                  {"goversion", "kernel", "version"},
+	"roam_scrape_success":              nil,
+}
+
+func gather(t *testing.T) []*dto.MetricFamily {
+	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(collector(fake{s: full}))
+	c := collector(fake{s: full})
+	c.MoveDetected(30 * time.Millisecond)
+	c.MoveOutage(0)
+	c.Forwarding("api", 200*time.Microsecond)
+	reg.MustRegister(c)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return families
+}
+
+func TestMetricsContract(t *testing.T) {
+	missing := maps.Clone(contract)
+	for _, f := range gather(t) {
+		want, ok := contract[f.GetName()]
+		if !ok {
+			t.Errorf("%s is new: add it to the contract", f.GetName())
+		}
+		delete(missing, f.GetName())
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		if !slices.Equal(labels, want) {
+			t.Errorf("%s has labels %v, promised are %v", f.GetName(), labels, want)
+		}
+		if h := f.GetMetric()[0].GetHistogram(); h != nil && (len(h.GetBucket()) == 0 || h.GetZeroCount()+uint64(len(h.GetPositiveSpan())) == 0) {
+			t.Errorf("%s is not both a classic and a native histogram", f.GetName())
+		}
+	}
+	for name := range missing {
+		t.Errorf("%s is promised and not there", name)
+	}
+}
+
+// Prometheus' own linter must have nothing to say.
+func TestMetricsLint(t *testing.T) {
 	var text bytes.Buffer
-	for _, f := range families {
+	for _, f := range gather(t) {
 		if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,50 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Timings are the durations that are observed as they happen; everything else is read at scrape time. Each is a
+// classic and a native histogram at once. Safe for concurrent use.
+type Timings struct {
+	detection, outage prometheus.Histogram
+	forwarding        *prometheus.HistogramVec
+}
+
+func newTimings() Timings {
+	options := func(name, help string, buckets []float64) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{
+			Name: "roam_" + name, Help: help, Buckets: buckets,
+			// Native buckets 10 % apart; a hundred of them span what is observed here.
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}
+	}
+	fast := prometheus.ExponentialBuckets(0.0001, 4, 8) // 0.1 ms to 1.6 s
+	slow := []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+	return Timings{
+		detection: prometheus.NewHistogram(options("host_move_detection_seconds",
+			"From the report of a host's first sign at this gateway to the decision that it moved.", slow)),
+		outage: prometheus.NewHistogram(options("host_move_outage_seconds",
+			"Time in which this gateway knew no way to a host that moved; 0 where one home replaced another in one step.", slow)),
+		forwarding: prometheus.NewHistogramVec(options("route_to_forwarding_seconds",
+			"From a source's report, of one route or of many, to the tables of the data path holding what came of it.", fast), []string{"source"}),
+	}
+}
+
+// MoveDetected notes how long it took to see that a host is here now.
+func (t *Timings) MoveDetected(d time.Duration) { t.detection.Observe(d.Seconds()) }
+
+// MoveOutage notes how long nobody here knew a way to a host that moved.
+func (t *Timings) MoveOutage(d time.Duration) { t.outage.Observe(d.Seconds()) }
+
+// Forwarding notes how long a report of a source took to take effect.
+func (t *Timings) Forwarding(source string, d time.Duration) {
+	t.forwarding.WithLabelValues(source).Observe(d.Seconds())
+}
+
+func (t *Timings) collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.detection, t.outage, t.forwarding}
+}
