@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"roam/loader/config"
+	"roam/loader/event"
 )
 
 // reload is a request for the configuration to be applied anew.
@@ -38,15 +40,29 @@ func (d *daemon) reload() reloaded {
 	d.file.Reload(filePath(next))
 	d.bgp.SetConfig(bgpConfig(next))
 	if have := d.plane.Hosts().Cap(); int(next.Datapath.Hosts) > have {
-		if err := d.plane.Grow(next.Datapath.Hosts); err != nil {
+		if err := d.grow(next.Datapath.Hosts, "datapath.hosts says so"); err != nil {
 			return reloaded{err: err}
 		}
 		r.changes = append(r.changes, fmt.Sprintf("host table grown from %d to %d hosts", have, d.plane.Hosts().Cap()))
 	}
-	for _, c := range r.changes {
-		d.log.Info("configuration changed", "what", c)
-	}
 	return r
+}
+
+// tellReload notes what a request to apply the configuration came to.
+func (d *daemon) tellReload(r reloaded) {
+	if r.err != nil {
+		d.events.Add(event.Event{
+			Kind: event.ReloadFailed, Subject: d.path, What: "the configuration was not applied, the earlier one stays in force",
+			Why: r.err.Error(), Do: "correct the file, see roamd --check, and reload again",
+		})
+		return
+	}
+	e := event.Event{Kind: event.Reload, Subject: d.path, What: "the configuration was applied anew", Why: "nothing differs"}
+	if len(r.changes) > 0 {
+		e.Why = strings.Join(r.changes, ", ")
+	}
+	e.Do = strings.Join(r.warnings, ", ")
+	d.events.Add(e)
 }
 
 // changed names the top-level parts that differ.

@@ -24,6 +24,7 @@ import (
 	"roam/loader/api"
 	"roam/loader/config"
 	"roam/loader/datapath"
+	"roam/loader/event"
 	"roam/loader/host"
 	"roam/loader/metrics"
 	"roam/loader/rib"
@@ -62,8 +63,12 @@ type daemon struct {
 	inject  *apisource.Source
 	server  *api.Server
 	metrics *prometheus.Registry
+	events  *event.Log
+	timings *metrics.Timings
+	reports map[string]*timedReporter // by source; complete before anything runs
 
 	reloads chan reload
+	look    chan struct{} // asks for a look at fates
 	failed  failures
 }
 
@@ -75,7 +80,7 @@ type task interface {
 
 // newDaemon constructs everything. From the call of Set on, packets meet the new program.
 func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload)}
+	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), events: event.New(log), reports: map[string]*timedReporter{}}
 	d.config.Store(cfg)
 	d.plane, err = datapath.Open(datapath.Options{Pin: cfg.Datapath.Pin, Hosts: cfg.Datapath.Hosts, Log: log})
 	if err != nil {
@@ -86,6 +91,9 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 			err = errors.Join(err, d.close())
 		}
 	}()
+	if d.plane.Adopted() {
+		d.events.Add(upgraded(d.plane.Generation()))
+	}
 	if d.gateway, err = datapath.NewGateway(d.plane, log); err != nil {
 		return nil, err
 	}
@@ -93,18 +101,20 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 		return nil, err
 	}
 	if int(cfg.Datapath.Hosts) > d.plane.Hosts().Cap() {
-		if err = d.plane.Grow(cfg.Datapath.Hosts); err != nil {
+		if err = d.grow(cfg.Datapath.Hosts, "datapath.hosts says so"); err != nil {
 			return nil, err
 		}
 	}
-	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Locator: cfg.Underlay.Locators[0].Address, Site: cfg.Site})
+	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Turned: d.turned, Locator: cfg.Underlay.Locators[0].Address, Site: cfg.Site})
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
 	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
 	d.metrics = prometheus.NewRegistry()
-	d.metrics.MustRegister(metrics.New(d, version, kernelRelease(), log),
+	collector := metrics.New(d, version, kernelRelease(), log)
+	d.timings = &collector.Timings
+	d.metrics.MustRegister(collector,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return d, nil
 }
@@ -162,6 +172,7 @@ func (d *daemon) tasks() []task {
 		do{"ports", d.watchPorts},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
+		do{"fates", d.watchFates},
 		do{"ready", d.announce},
 	}
 	if listen := d.config.Load().Metrics.Listen; listen != "" {
@@ -183,7 +194,7 @@ const sourceRetry = 2 * time.Second
 
 // sourceTask runs a source and, when it fails, runs it again: what the others know must not go with it.
 func (d *daemon) sourceTask(s route.Source, preference int) task {
-	to := d.rib.Reporter(s.Name(), preference)
+	to := d.timed(s.Name(), d.rib.Reporter(s.Name(), preference))
 	return do{"source " + s.Name(), func(ctx context.Context) error {
 		for {
 			err := s.Run(ctx, to)
@@ -194,7 +205,7 @@ func (d *daemon) sourceTask(s route.Source, preference int) task {
 				return err
 			}
 			d.failed.set(s.Name(), err)
-			d.log.Error("source stopped, trying again", "source", s.Name(), "error", err)
+			d.kickFates()
 			select {
 			case <-ctx.Done():
 				return nil
@@ -206,7 +217,7 @@ func (d *daemon) sourceTask(s route.Source, preference int) task {
 }
 
 func (d *daemon) watchPorts(ctx context.Context) error {
-	err := d.plane.Watch(ctx, func(datapath.PortChange) error { d.gateway.LinksChanged(); return nil })
+	err := d.plane.Watch(ctx, func(datapath.PortChange) error { d.gateway.LinksChanged(); d.kickFates(); return nil })
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -228,10 +239,7 @@ func (d *daemon) growWhenFull(ctx context.Context) error {
 		if max(hosts.Len4(), hosts.Len6()) < hosts.Cap() {
 			continue
 		}
-		d.log.Info("host table is full, growing", "hosts", hosts.Cap(), "to", 2*hosts.Cap())
-		if err := d.plane.Grow(uint32(2 * hosts.Cap())); err != nil {
-			d.log.Error("grow the host table", "error", err)
-		}
+		_ = d.grow(uint32(2*hosts.Cap()), "it is full") // told of; it may succeed the next time
 	}
 }
 
@@ -242,8 +250,13 @@ func (d *daemon) announce(ctx context.Context) error {
 		return nil
 	case <-d.rib.AllSynced():
 	}
-	d.log.Info("ready", "version", version, "site", d.config.Load().Site, "generation", d.plane.Generation(),
-		"hosts4", d.plane.Hosts().Len4(), "hosts6", d.plane.Hosts().Len6(), "after", time.Since(d.started).Round(time.Millisecond))
+	hosts := d.plane.Hosts()
+	d.events.Add(event.Event{
+		Kind: event.Ready, Subject: d.config.Load().Site,
+		What: fmt.Sprintf("roamd %s is ready at site %s: every source has reported", version, d.config.Load().Site),
+		Why: fmt.Sprintf("%d IPv4 and %d IPv6 hosts in generation %d, %v after the start",
+			hosts.Len4(), hosts.Len6(), d.plane.Generation(), time.Since(d.started).Round(time.Millisecond)),
+	})
 	_, err := sdaemon.SdNotify(false, sdaemon.SdNotifyReady)
 	if err != nil {
 		d.log.Warn("notify systemd", "error", err)
@@ -289,12 +302,11 @@ func (d *daemon) handleReloads(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			r := d.reload()
-			if r.err != nil {
-				d.log.Error("configuration not applied, the earlier one stays in force", "error", r.err)
-			}
+			d.tellReload(d.reload())
 		case ask := <-d.reloads:
-			ask.answer <- d.reload()
+			r := d.reload()
+			d.tellReload(r)
+			ask.answer <- r
 		}
 	}
 }

@@ -30,6 +30,10 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	for _, p := range d.gateway.Ports() {
 		s.Ports = append(s.Ports, metrics.Port{Name: p.String(), Mode: cmp.Or(string(p.Mode), "none"), Driver: p.Driver})
 	}
+	for kind, n := range d.events.Totals() {
+		s.Events = append(s.Events, metrics.Events{Kind: string(kind), Count: n})
+	}
+	s.Generation = d.plane.Generation()
 	return s, d.ribSnapshot(ctx, &s)
 }
 
@@ -49,6 +53,13 @@ func (d *daemon) ribSnapshot(ctx context.Context, s *metrics.Snapshot) error {
 			metrics.Hosts{Tenant: tenant, State: "elsewhere", Count: uint64(h.Away - h.Held)},
 			metrics.Hosts{Tenant: tenant, State: "held", Count: uint64(h.Held)})
 		s.Moves = append(s.Moves, metrics.Moves{Tenant: tenant, Count: h.Moves})
+	}
+	sinks, err := d.rib.Sinks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range sinks {
+		s.Sinks = append(s.Sinks, metrics.Sink{Name: k.Name, Behind: k.Behind})
 	}
 	sources, err := d.sources(ctx)
 	for _, src := range sources {
