@@ -229,25 +229,33 @@ static __always_inline enum reason walk(struct pkt *p)
 }
 
 /* What the kernel gets must look received by this port: the Ethernet header directly in front of the IP packet, and
- * the port's own MAC as destination.
+ * the port's own MAC as destination. Not every tunnel leaves an Ethernet header there: it is written anew, from the station that
+ * brought the packet.
  */
 static __always_inline enum reason hand_over(struct pkt *p, enum reason r)
 {
 	struct tenant *tenant;
 	struct ethhdr *eth;
+	__u8 station[8];
 
 	if (r != PASS_OWN && r != PASS_RESOLVE && r != PASS_NO_ROUTE)
 		return r;
 	tenant = bpf_map_lookup_elem(&tenants, &p->tenant);
 	if (tenant && tenant->flags & TENANT_ISOLATED)
 		return DROP_ISOLATED;
-	if (p->tunnelled) {
-		if (move_head(p, (int)p->l3 - (int)sizeof(*eth)))
-			return DROP_HEADROOM;
-	}
 	eth = at(p, 0, sizeof(*eth));
 	if (!eth)
 		return DROP_SHORT;
+	if (p->tunnelled) {
+		mac_copy(station, eth->h_source);
+		if (move_head(p, (int)p->l3 - (int)sizeof(*eth)))
+			return DROP_HEADROOM;
+		eth = at(p, 0, sizeof(*eth));
+		if (!eth)
+			return DROP_SHORT;
+		mac_copy(eth->h_source, station);
+		eth_set_proto(eth, p->ethertype);
+	}
 	mac_copy(eth->h_dest, p->port->mac);
 	return r;
 }
