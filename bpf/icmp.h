@@ -13,6 +13,7 @@
 
 #include "ecmp.h"
 #include "encap.h"
+#include "mtu.h"
 #include "source.h"
 
 struct error4 {
@@ -51,6 +52,10 @@ static __always_inline enum reason to_fragment(struct pkt *p, const struct tenan
 
 	if (!out || !out->ifindex)
 		return DROP_MTU;
+	p->mtu = out->mtu;
+	r = mtu(p);
+	if (r)
+		return r;
 	p->egress = slot;
 	r = deliver(p, t->fragment_mac, out);
 	return r == FWD_DELIVER ? FWD_FRAGMENT : r;
@@ -248,7 +253,7 @@ static __always_inline int answer_port(struct pkt *p, enum reason why)
 	if (!eth || eth->h_source[0] & 1)
 		return -1;
 	mac_copy(mac, eth->h_source);
-	if (turn(p, why, link_len(p->port)) || put_link(p, p->port, mac))
+	if (turn(p, why, link_len(p->port)) || p->ip_len > p->port->mtu || put_link(p, p->port, mac))
 		return -1;
 	p->egress = p->slot;
 	return 0;
