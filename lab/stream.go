@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type Stream struct {
 	stop  context.CancelFunc
 	wrote chan streamEnd
 	read  chan streamEnd
+	got   atomic.Int64
 }
 
 // streamEnd is what one end of a stream has to say when it is over.
@@ -99,6 +101,9 @@ func (l *Lab) Stream(from, to *Namespace, dst netip.Addr, rate int) *Stream {
 
 func (s *Stream) String() string { return s.name }
 
+// Received is how many bytes have arrived so far. Safe from any goroutine.
+func (s *Stream) Received() int64 { return s.got.Load() }
+
 // Stop ends the stream: the sender closes its direction, the receiver reads to the end, which may take ten seconds.
 func (s *Stream) Stop() StreamResult {
 	s.lab.Helper()
@@ -156,6 +161,7 @@ func (s *Stream) receive() {
 		end.stall, last = max(end.stall, now.Sub(last)), now
 		digest.Write(buffer[:n])
 		end.bytes += int64(n)
+		s.got.Store(end.bytes)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				end.err = err
