@@ -114,5 +114,6 @@ func deaf(s *lab.Sites, h *lab.Host) {
 	s.Helper()
 	h.Run("nft", "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "+
 		"add rule inet deaf in icmp type destination-unreachable drop; add rule inet deaf in icmpv6 type packet-too-big drop")
-	h.IP("route flush cache", "-6 route flush cache")
+	h.Run("ip", "route", "flush", "cache")
+	h.Run("ip", "-6", "route", "flush", "cache")
 }

@@ -69,8 +69,8 @@ func ways(t *testing.T, s *lab.Sites, from *lab.Host, to netip.Addr) map[int]int
 			if err != nil {
 				continue // an ICMP error that an earlier flow met
 			}
-			if n%50 == 49 {
-				time.Sleep(time.Millisecond) // the cable's queue has room for 256
+			if n%20 == 19 {
+				time.Sleep(2 * time.Millisecond) // the cable's queue has room for 256
 			}
 		}
 		return nil
