@@ -17,6 +17,7 @@ func TestKernels(t *testing.T) {
 	if len(lines()) == 0 {
 		t.Skip("boots other kernels: make test-kernels, which CI runs for the oldest and a newer one")
 	}
+	packetTests, tableTests = buildTests(t, "roam/bpf/test"), buildTests(t, "roam/maps")
 	results = make([]result, len(lines()))
 	t.Cleanup(func() { t.Log("\n" + table(results)) })
 	for i, line := range lines() {

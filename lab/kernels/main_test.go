@@ -16,6 +16,7 @@ import (
 
 // What is tested, built from the tree as it is, for machines that have no libraries.
 var (
+	builds      string // folder
 	bins        lab.Binaries
 	packetTests string // ./bpf/test
 	tableTests  string // ./maps
@@ -27,10 +28,13 @@ func run(m *testing.M) int {
 	if len(lines()) == 0 {
 		return m.Run() // which skips
 	}
-	dir, err := os.MkdirTemp("", "roam-bin-")
+	err := os.Setenv("CGO_ENABLED", "0")
 	if err == nil {
-		defer os.RemoveAll(dir)
-		err = build(dir)
+		builds, err = os.MkdirTemp("", "roam-bin-")
+		defer os.RemoveAll(builds)
+	}
+	if err == nil {
+		bins, err = lab.Build(builds, "kernels")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,18 +57,13 @@ func run(m *testing.M) int {
 // lines are the kernels asked for, such as "5.10".
 func lines() []string { return strings.Fields(os.Getenv("KERNELS")) }
 
-func build(dir string) (err error) {
-	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
-		return err
+func buildTests(t *testing.T, pkg string) string {
+	t.Helper()
+	path := filepath.Join(builds, filepath.Base(pkg)+".test")
+	if out, err := exec.Command("go", "test", "-c", "-o", path, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("build the tests of %s: %v\n%s", pkg, err, out)
 	}
-	packetTests, tableTests = filepath.Join(dir, "packets"), filepath.Join(dir, "tables")
-	for path, pkg := range map[string]string{packetTests: "roam/bpf/test", tableTests: "roam/maps"} {
-		if out, err := exec.Command("go", "test", "-c", "-o", path, pkg).CombinedOutput(); err != nil {
-			return fmt.Errorf("build the tests of %s: %w\n%s", pkg, err, out)
-		}
-	}
-	bins, err = lab.Build(dir, "kernels")
-	return err
+	return path
 }
 
 func kernel(t *testing.T, line string) lab.Kernel {
