@@ -262,7 +262,7 @@ struct locator {
 	__u16 mtu;		/* the largest inner packet that every way to this address carries, 0 for not known: TCP MSS */
 	__u16 number;		/* of the address: its first entry */
 	__u8 options;		/* enum locator_option, or-ed */
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 /* A packet that cannot go on, from the walk to the program that turns it into an error message. */

@@ -161,7 +161,7 @@ type datapathLocator struct {
 	Mtu       uint16
 	Number    uint16
 	Options   uint8
-	Pad       [3]uint8
+	Pad       [7]uint8
 }
 
 type datapathLocatorOption uint32

@@ -22,6 +22,9 @@ func mapArray[T any](m *ebpf.Map) (*memory[T], error) {
 	if int(m.ValueSize()) != size {
 		return nil, fmt.Errorf("map %s holds values of %d bytes, this program expects %d", m, m.ValueSize(), size)
 	}
+	if size%8 != 0 {
+		return nil, fmt.Errorf("map %s holds values of %d bytes: the kernel lays them out in eights, pad them in bpf/abi.h", m, size)
+	}
 	entries := int(m.MaxEntries())
 	length := (entries*size + unix.Getpagesize() - 1) / unix.Getpagesize() * unix.Getpagesize()
 	bytes, err := unix.Mmap(m.FD(), 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
