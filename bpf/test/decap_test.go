@@ -18,7 +18,7 @@ func TestDecapDeliver(t *testing.T) {
 	everyIngress(t, underlayPorts, func(t *testing.T, w *world) {
 		everyFamily(t, func(t *testing.T, f family) {
 			for _, outer := range families {
-				for _, n := range []int{here, here30, beside} {
+				for _, n := range []int{here, here30, hereQ, beside} {
 					in := w.fromB(outer, remoteHost(f, n))
 					w.check(t, in.bytes(), w.deliveredTo(f, n, in.inner))
 				}
@@ -357,15 +357,15 @@ func TestDecapToKernel(t *testing.T) {
 					gateway: "pass_own", own: "pass_own", unknownMAC: "pass_resolve", nobody: "pass_no_route",
 				} {
 					in := w.fromB(outer, remoteHost(f, n))
-					out := frame{dst: w.portMAC(), src: routerB, ip: in.inner}
+					out := frame{dst: w.portMAC(), src: wanB, ip: in.inner}
 					w.check(t, in.bytes(), want{reason: reason, out: out.bytes()})
 				}
 				p := remoteHost(f, here)
 				p.dst = f.outside(18, 0)
 				in := w.fromB(outer, p)
-				w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: routerB, ip: p}.bytes()})
+				w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: wanB, ip: p}.bytes()})
 				p.ttl, in.inner.ttl = 1, 1 // the kernel says so to the sender
-				w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: routerB, ip: p}.bytes()})
+				w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: wanB, ip: p}.bytes()})
 			}
 		}
 	})
@@ -376,12 +376,15 @@ func TestDecapTenant(t *testing.T) {
 	w := site(t, onWAN)
 	for _, f := range families {
 		for _, outer := range families {
-			in := w.fromB(outer, remoteHost(f, blackhole))
+			p := remoteHost(f, blackhole)
+			p.src = f.addr(nobody) // a black hole in the second tenant must not send either
+			in := w.fromB(outer, p)
 			binary.BigEndian.PutUint32(in.shim[4:], vni2<<8)
 			w.check(t, in.bytes(), w.deliveredTo(f, here, in.inner))
-			in = w.fromB(outer, remoteHost(f, here))
+			p.dst = f.addr(here)
+			in = w.fromB(outer, p)
 			binary.BigEndian.PutUint32(in.shim[4:], vni2<<8)
-			w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: routerB, ip: in.inner}.bytes()})
+			w.check(t, in.bytes(), want{reason: "pass_no_route", out: frame{dst: w.portMAC(), src: wanB, ip: in.inner}.bytes()})
 		}
 	}
 }

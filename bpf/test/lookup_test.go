@@ -107,7 +107,7 @@ func TestBeyondTables(t *testing.T) {
 
 // The dry program leaves a report of its walk.
 func TestReport(t *testing.T) {
-	w, err := loadWorld(256, true)
+	w, err := loadWorld(talkative, true)
 	if err != nil {
 		t.Fatal(err)
 	}

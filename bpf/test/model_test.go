@@ -24,7 +24,6 @@ type view struct {
 	in   []byte
 	slot uint16
 	port maps.Port
-	vlan uint16
 
 	l3     int // offset of the IP packet in question
 	kind   uint16
@@ -47,6 +46,7 @@ type header struct {
 	proto         uint8 // behind extension headers; 59 where they lead nowhere
 	l4            int   // offset in the frame
 	len           int
+	mayFragment   bool // IPv4 without DF
 	fragment      bool
 	laterFragment bool
 }
@@ -56,14 +56,16 @@ func reason(r string) want { return want{reason: r} }
 // process says what must become of a frame that the loopback interface received, and which port counts it.
 func (t *tables) process(in []byte) (want, uint16) {
 	v := &view{tables: t, in: in, l3: 14, kind: be.Uint16(in[12:]), dst: mac(in[:6])}
-	if v.kind == 0x8100 {
-		if len(in) < 18 {
+	var vlans [2]uint16
+	for i := 0; i < 2 && (v.kind == 0x8100 || v.kind == 0x88a8); i++ {
+		if len(in) < v.l3+4 {
 			return reason("drop_short"), 0
 		}
-		v.vlan, v.kind, v.l3 = be.Uint16(in[14:])&0xfff, be.Uint16(in[16:]), 18
+		vlans[i], v.kind = be.Uint16(in[v.l3:])&0xfff, be.Uint16(in[v.l3+2:])
+		v.l3 += 4
 	}
 	for slot, p := range t.ports {
-		if p.Ifindex == loopback && p.Vlan == v.vlan {
+		if p.Ifindex == loopback && p.Vlan == vlans[0] && p.InnerVlan == vlans[1] {
 			v.slot, v.port = slot, p
 			return v.link(), slot
 		}
@@ -117,7 +119,7 @@ func (v *view) link() want {
 	switch {
 	case v.dst[0]&1 == 1:
 		return reason("pass_multicast")
-	case v.port.Role&(maps.RoleAccess|maps.RoleUplink) == 0:
+	case v.port.Role&(maps.RoleAccess|maps.RoleUplink|maps.RoleFragment) == 0:
 		return reason("pass_underlay")
 	}
 	if r := v.ip.scope(); r != "" {
@@ -152,7 +154,7 @@ func (v *view) parse4(b []byte, room int) string {
 	frag := be.Uint16(b[6:])
 	v.ip = header{
 		src: addrFrom(b[12:16]), dst: addrFrom(b[16:20]), ttl: b[8], tos: b[1], proto: b[9], l4: v.l3 + n, len: total,
-		fragment: frag&0x3fff != 0, laterFragment: frag&0x1fff != 0,
+		mayFragment: frag&0x4000 == 0, fragment: frag&0x3fff != 0, laterFragment: frag&0x1fff != 0,
 	}
 	return ""
 }
@@ -257,68 +259,6 @@ func (h header) scope() string {
 	return ""
 }
 
-// decapsulate steps to the inner packet. tunnel is false where there is none for us.
-func (v *view) decapsulate() (tunnel bool, r string) {
-	ip := v.ip
-	if v.port.Role&maps.RoleUnderlay == 0 || ip.proto != 17 || ip.laterFragment || !v.ours() || len(v.in) < ip.l4+8 {
-		return false, ""
-	}
-	udp := v.in[ip.l4:]
-	if be.Uint16(udp[2:]) != 4789 || v.hosts[host{maps.SpaceLocator, ip.dst}] != maps.LocatorOwn {
-		return false, ""
-	}
-	n := int(be.Uint16(udp[4:]))
-	from := v.hosts[host{maps.SpaceLocator, ip.src}]
-	switch {
-	case ip.fragment:
-		return true, "drop_outer_fragment"
-	case ip.l4 > reach/2 || n < 8 || n > v.l3+ip.len-ip.l4:
-		return true, "drop_tunnel_header"
-	case from == 0 || from == maps.LocatorOwn:
-		return true, "drop_unknown_locator"
-	case n < 8+8+14 || udp[8]&0x08 == 0:
-		return true, "drop_tunnel_header"
-	}
-	vni := netip.AddrFrom4([4]byte{0, udp[12], udp[13], udp[14]})
-	tenant := v.hosts[host{maps.SpaceVNI, vni}]
-	switch {
-	case tenant == 0:
-		return true, "drop_unknown_vni"
-	case udp[16]&1 == 1:
-		return true, "drop_inner_not_ip"
-	}
-	v.tenant, v.inside = uint16(tenant), &outer{uint16(from), ip.ttl, ip.tos}
-	v.kind, v.l3 = be.Uint16(udp[28:]), ip.l4+30
-	switch r := v.parse(n - 30); {
-	case r == "pass_not_ip":
-		return true, "drop_inner_not_ip"
-	case r != "":
-		return true, r
-	}
-	switch v.ip.scope() {
-	case "":
-		return true, v.congestion()
-	default:
-		return true, "drop_martian"
-	}
-}
-
-// congestion merges the outer ECN field into the inner one: RFC 6040, figure 4.
-func (v *view) congestion() string {
-	const notECT, ect1, ect0, ce = 0, 1, 2, 3
-	inner, outside := v.ip.tos&3, v.inside.tos&3
-	switch {
-	case outside == ce && inner == notECT:
-		return "drop_ecn"
-	case outside == ce:
-		inner = ce
-	case outside == ect1 && inner == ect0:
-		inner = ect1
-	}
-	v.ip.tos = v.ip.tos&^3 | inner
-	return ""
-}
-
 // packet is the IP packet with the traffic class and the TTL as they are to be, and what follows it in the frame.
 func (v *view) packet(hops uint8) (ip, tail []byte) {
 	ip = bytes.Clone(v.in[v.l3 : v.l3+v.ip.len])
@@ -328,7 +268,7 @@ func (v *view) packet(hops uint8) (ip, tail []byte) {
 		ip[7] = v.ip.ttl - hops
 		return ip, tail
 	}
-	if ip[1] == v.ip.tos && hops == 0 {
+	if ip[1] == v.ip.tos && ip[8] == v.ip.ttl-hops {
 		return ip, tail
 	}
 	ip[1], ip[8], ip[10], ip[11] = v.ip.tos, v.ip.ttl-hops, 0, 0
@@ -336,21 +276,27 @@ func (v *view) packet(hops uint8) (ip, tail []byte) {
 	return ip, tail
 }
 
-func (v *view) lookup() (id uint32, exact bool) {
-	if id = v.hosts[host{v.tenant, v.ip.dst}]; id != 0 {
+// lookup is the next hop of an address of the tenant.
+func (v *view) lookup(a netip.Addr) (id uint32, exact bool) {
+	if id = v.hosts[host{v.tenant, a}]; id != 0 {
 		return id, true
 	}
+	return v.cover(v.tenant, a), false
+}
+
+// cover is the value of the longest prefix in a space that holds the address.
+func (v *view) cover(space uint16, a netip.Addr) (value uint32) {
 	best := -1
-	for p, value := range v.prefixes {
-		if p.tenant == v.tenant && p.Contains(v.ip.dst) && p.Bits() > best {
-			best, id = p.Bits(), value
+	for p, x := range v.prefixes {
+		if p.tenant == space && p.Contains(a) && p.Bits() > best {
+			best, value = p.Bits(), x
 		}
 	}
-	return id, false
+	return value
 }
 
 func (v *view) route() want {
-	id, exact := v.lookup()
+	id, exact := v.lookup(v.ip.dst)
 	next := v.nexthops[id]
 	remote := next.Kind == maps.KindAdjacency || next.Kind == maps.KindSet || next.Kind == maps.KindUnresolved
 	if !v.ours() && v.station() != maps.MACForeign {
@@ -361,6 +307,9 @@ func (v *view) route() want {
 			return reason("pass_not_ours")
 		}
 	}
+	if v.inside != nil && !v.sender(next) {
+		return reason("drop_source")
+	}
 	switch {
 	case id == 0:
 		return v.toKernel("pass_no_route")
@@ -369,7 +318,7 @@ func (v *view) route() want {
 	}
 	switch next.Kind {
 	case maps.KindLocal:
-		return v.deliver(v.locals[next.Index])
+		return v.deliver(next)
 	case maps.KindGateway, maps.KindOwn:
 		return v.toKernel("pass_own")
 	case maps.KindKernel:
@@ -383,17 +332,22 @@ func (v *view) route() want {
 	return reason("drop_nexthop")
 }
 
+// toKernel is a pass as the kernel must see it: received by this port, for this port.
 func (v *view) toKernel(r string) want {
-	out := bytes.Clone(v.in)
-	if v.inside != nil {
-		if r == "pass_no_route" && v.hosts[host{maps.SpaceLocator, v.ip.dst}] == maps.LocatorOwn {
-			return reason("drop_tunnel_in_tunnel")
-		}
-		ip, tail := v.packet(0)
-		out = append(append(out[v.l3-14:v.l3:v.l3], ip...), tail...)
+	if v.inside != nil && r == "pass_no_route" && v.hosts[host{maps.SpaceLocator, v.ip.dst}] == maps.LocatorOwn {
+		return reason("drop_tunnel_in_tunnel")
 	}
-	copy(out, v.port.Mac[:])
-	return want{reason: r, out: out}
+	if v.tenants[v.tenant].Flags&maps.TenantIsolated != 0 {
+		return reason("drop_isolated")
+	}
+	if v.inside == nil {
+		out := bytes.Clone(v.in)
+		copy(out, v.port.Mac[:])
+		return want{reason: r, out: out}
+	}
+	ip, tail := v.packet(0)
+	f := frame{dst: v.port.Mac, src: mac(v.in[6:12]), trailer: tail}
+	return want{reason: r, out: f.around(ip, v.kind)}
 }
 
 // leave fills in what depends on the egress port.
@@ -408,76 +362,61 @@ func (v *view) leave(x want, slot uint16) want {
 	return x
 }
 
-func (v *view) deliver(l maps.Local) want {
+func (v *view) deliver(next maps.Nexthop) want {
+	l := v.locals[next.Index]
 	if int(l.Port) >= maps.Ports {
 		return reason("drop_nexthop")
 	}
 	out := v.ports[l.Port]
+	hops, expired := v.hops()
 	switch {
 	case out.Ifindex == 0:
 		return reason("drop_redirect")
 	case v.ip.len > int(out.Mtu):
-		return reason("drop_mtu")
-	case v.ip.ttl <= 1:
-		return reason("drop_ttl")
+		return v.refuse("drop_mtu", next, out.Mtu)
+	case expired:
+		return v.refuse("drop_ttl", next, out.Mtu)
 	}
-	kind := uint16(0x0800)
-	if v.ip.v6 {
-		kind = 0x86dd
-	}
-	f := frame{dst: l.Mac, src: out.Mac}
-	if out.Vlan != 0 {
-		f.tags = []uint16{out.Vlan}
-	}
-	return v.leave(want{reason: "fwd_deliver", out: f.around(v.within(out.Mtu), kind)}, l.Port)
+	return v.leave(want{reason: "fwd_deliver", out: linkTo(out, l.Mac).around(v.within(out.Mtu, hops), v.kind)}, l.Port)
 }
 
-// within is the packet one hop on, with what follows it in the frame unless that makes it too long.
-func (v *view) within(mtu uint16) []byte {
-	ip, tail := v.packet(1)
+// linkTo is the link header of a frame from a port to a station.
+func linkTo(out maps.Port, to mac) frame {
+	f := frame{dst: to, src: out.Mac, service: out.TagProto == inMemory(0x88a8)}
+	if out.Vlan != 0 {
+		f.tags = append(f.tags, out.Vlan)
+		if out.InnerVlan != 0 {
+			f.tags = append(f.tags, out.InnerVlan)
+		}
+	}
+	return f
+}
+
+// hops is what this gateway takes from the TTL.
+func (v *view) hops() (n uint8, expired bool) {
+	switch {
+	case v.port.Role&maps.RoleFragment != 0: // the kernel took it
+		return 0, false
+	case v.tune.KeepTTL && v.ip.ttl > 0 && v.neighbours():
+		return 0, false
+	}
+	return 1, v.ip.ttl <= 1
+}
+
+// neighbours says whether both ends believe that they are on one subnet, between whose hosts no TTL is taken.
+func (v *view) neighbours() bool {
+	space := maps.SpaceSubnets + v.tenant
+	subnet := v.cover(space, v.ip.src)
+	return v.tenants[v.tenant].Flags&maps.TenantKeepTTL != 0 && subnet != 0 && subnet == v.cover(space, v.ip.dst)
+}
+
+// within is the packet so many hops on, with what follows it in the frame unless that makes it too long.
+func (v *view) within(mtu uint16, hops uint8) []byte {
+	ip, tail := v.packet(hops)
 	if len(ip)+len(tail) > int(mtu) {
 		return ip
 	}
 	return append(ip, tail...)
-}
-
-func (v *view) tunnel(next maps.Nexthop, exact bool) want {
-	ttl := uint8(64)
-	if v.inside != nil {
-		switch {
-		case !exact || next.Flags&maps.FlagHeld == 0:
-			return reason("drop_tunnel_loop")
-		case v.inside.ttl <= 1:
-			return reason("drop_tunnel_ttl")
-		}
-		ttl = v.inside.ttl - 1
-	}
-	flow := v.flow()
-	if next.Kind == maps.KindSet {
-		if int(next.Index) >= maps.Sets {
-			return reason("drop_nexthop")
-		}
-		next = v.nexthops[v.sets[next.Index].Member[flow%64]]
-	}
-	if next.Kind == maps.KindUnresolved {
-		return reason("drop_unresolved")
-	}
-	tun, ok := v.adjacencies[next.Index]
-	switch {
-	case next.Kind != maps.KindAdjacency || !ok:
-		return reason("drop_nexthop")
-	case v.inside != nil && v.inside.locator == tun.locator:
-		return reason("drop_tunnel_back")
-	case v.ip.len > int(tun.mtu):
-		return reason("drop_mtu")
-	case v.ip.ttl <= 1:
-		return reason("drop_ttl")
-	}
-	x := want{reason: "fwd_encap", locator: tun.locator, out: v.encapsulate(tun, flow, ttl)}
-	if v.inside != nil {
-		x.reason = "fwd_reencap"
-	}
-	return v.leave(x, tun.port)
 }
 
 // flow is the hash of bpf/ecmp.h, the one thing here that only the program can define.
@@ -500,120 +439,4 @@ func (v *view) flow() uint32 {
 	}
 	x = (x ^ x>>32 ^ ports) * k2
 	return uint32(x >> 32)
-}
-
-func (v *view) encapsulate(t tunnel, flow uint32, ttl uint8) []byte {
-	kind := uint16(0x0800)
-	if v.ip.v6 {
-		kind = 0x86dd
-	}
-	ip, tail := v.packet(1)
-	if len(ip)+len(tail) > int(t.mtu) {
-		tail = nil
-	}
-	body := be.AppendUint16(nil, uint16(0xc000|flow>>18))
-	body = be.AppendUint16(body, t.udp)
-	body = be.AppendUint16(body, uint16(8+8+14+len(ip)))
-	body = append(body, 0, 0, 8, 0, 0, 0)
-	body = be.AppendUint32(body, t.vni<<8)
-	body = append(body, ethernetHeader(t.innerDst, t.innerSrc, kind)...)
-	body = append(body, ip...)
-	addresses := append(t.local.AsSlice(), t.remote.AsSlice()...)
-	if t.checksum {
-		pseudo := be.AppendUint32(bytes.Clone(addresses), uint32(len(body)))
-		pseudo = append(pseudo, 0, 0, 0, 17)
-		check := ^uint16(onesComplement(append(pseudo, body...)))
-		if check == 0 {
-			check = 0xffff
-		}
-		be.PutUint16(body[6:], check)
-	}
-	var out []byte
-	if t.remote.Is4() {
-		h := append([]byte{0x45, v.ip.tos, 0, 0, 0, 0, 0x40, 0, ttl, 17, 0, 0}, addresses...)
-		be.PutUint16(h[2:], uint16(20+len(body)))
-		be.PutUint16(h[10:], ^uint16(onesComplement(h)))
-		out = append(ethernetHeader(t.dst, t.src, 0x0800), h...)
-	} else {
-		h := be.AppendUint32(nil, 6<<28|uint32(v.ip.tos)<<20|flow&0xfffff)
-		h = be.AppendUint16(h, uint16(len(body)))
-		h = append(append(h, 17, ttl), addresses...)
-		out = append(ethernetHeader(t.dst, t.src, 0x86dd), h...)
-	}
-	return append(append(out, body...), tail...)
-}
-
-// answers says whether a question for the MAC of this address is ours to answer, and whether as the gateway.
-func (v *view) answers(target netip.Addr) (answer, gateway bool) {
-	s, _ := v.segment()
-	switch v.nexthops[v.hosts[host{v.tenant, target}]].Kind {
-	case maps.KindGateway:
-		return s.Flags&maps.SegmentStick == 0, true
-	case maps.KindAdjacency, maps.KindSet, maps.KindUnresolved:
-		return true, false
-	}
-	return false, false
-}
-
-func (v *view) arp() want {
-	if len(v.in) < v.l3+28 {
-		return reason("drop_short")
-	}
-	a := v.in[v.l3 : v.l3+28]
-	s, ok := v.segment()
-	request := bytes.Equal(a[:8], []byte{0, 1, 8, 0, 6, 4, 0, 1})
-	if !ok || !request || a[8]&1 == 1 || v.in[6]&1 == 1 || bytes.Equal(a[14:18], a[24:28]) {
-		return reason("pass_arp")
-	}
-	yes, gateway := v.answers(addrFrom(a[24:28]))
-	if !yes || !gateway && bytes.Equal(a[14:18], make([]byte, 4)) {
-		return reason("pass_arp")
-	}
-	out := bytes.Clone(v.in)
-	copy(out, v.in[6:12])
-	copy(out[6:], s.Mac[:])
-	reply := append([]byte{0, 1, 8, 0, 6, 4, 0, 2}, s.Mac[:]...)
-	reply = append(append(reply, a[24:28]...), a[8:18]...)
-	copy(out[v.l3:], reply)
-	return v.leave(want{reason: "fwd_arp", out: out}, v.slot)
-}
-
-func (v *view) discovery() want {
-	pass := reason("pass_nd")
-	s, ok := v.segment()
-	m := v.in[v.l3+40:]
-	if !ok || v.ip.l4 != v.l3+40 || v.ip.len < 64 || v.ip.len > 512 || m[0] != 135 || m[1] != 0 || v.ip.ttl != 255 {
-		return pass
-	}
-	unspecified := v.ip.src == netip.IPv6Unspecified()
-	if in(v.ip.src, groups6) || v.in[6]&1 == 1 || unspecified && !in(v.ip.dst, groups6) {
-		return pass
-	}
-	target := addrFrom(m[8:24])
-	yes, gateway := v.answers(target)
-	if in(target, linkLocal) {
-		yes = s.GatewayLl == wire(target) && s.Flags&maps.SegmentStick == 0
-		gateway = true
-	}
-	m = m[:v.ip.len-40]
-	pseudo := be.AppendUint32(append(v.ip.src.AsSlice(), v.ip.dst.AsSlice()...), uint32(len(m)))
-	if !yes || !gateway && unspecified || onesComplement(append(append(pseudo, 0, 0, 0, 58), m...)) != 0xffff {
-		return pass
-	}
-	flags := byte(0x20)
-	if gateway && s.Flags&maps.SegmentRouter != 0 {
-		flags |= 0x80
-	}
-	to, toMAC := v.ip.src, mac(v.in[6:12])
-	if unspecified {
-		to, toMAC = netip.MustParseAddr("ff02::1"), mac{0x33, 0x33, 0, 0, 0, 1}
-	} else {
-		flags |= 0x40
-	}
-	na := append([]byte{136, 0, 0, 0, flags, 0, 0, 0}, target.AsSlice()...)
-	na = icmp6(target, to, append(append(na, 2, 1), s.Mac[:]...), 0)
-	h := append(bytes.Clone(v.in[v.l3:v.l3+4]), 0, byte(len(na)), 58, 255)
-	h = append(append(append(h, target.AsSlice()...), to.AsSlice()...), na...)
-	out := append(append(toMAC[:], s.Mac[:]...), v.in[12:v.l3]...)
-	return v.leave(want{reason: "fwd_nd", out: append(out, h...)}, v.slot)
 }

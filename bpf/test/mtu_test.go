@@ -12,6 +12,14 @@ func (w *world) sized(f family, host, n int) frame {
 	return in
 }
 
+// refused is the want of a packet that is too big, and without DF if it is IPv4: nobody fragments here.
+func (w *world) refused(in frame, mtu int) want {
+	if in.ip.v6() {
+		return w.told(in, tooBig, mtu)
+	}
+	return want{reason: "drop_mtu"}
+}
+
 // The largest packet that fits goes, one byte more does not.
 func TestMTU(t *testing.T) {
 	everyIngress(t, []ingress{onLAN, onLAN30, onUp}, func(t *testing.T, w *world) {
@@ -20,19 +28,21 @@ func TestMTU(t *testing.T) {
 				tun := w.tunnelOf(f, n)
 				in := w.sized(f, n, int(tun.mtu))
 				w.check(t, in.bytes(), w.leaves(t, "fwd_encap", tun, in.ip, 64))
-				w.check(t, w.sized(f, n, int(tun.mtu)+1).bytes(), want{reason: "drop_mtu"})
+				in = w.sized(f, n, int(tun.mtu)+1)
+				w.check(t, in.bytes(), w.refused(in, int(tun.mtu)))
 			}
 			for _, n := range []int{here, here30} {
 				in := w.sized(f, n, 1500)
 				w.check(t, in.bytes(), w.deliveredTo(f, n, in.ip))
-				w.check(t, w.sized(f, n, 1501).bytes(), want{reason: "drop_mtu"})
+				in = w.sized(f, n, 1501)
+				w.check(t, in.bytes(), w.refused(in, 1500))
 			}
 			in := w.sized(f, here, 1400)
 			in.ip.dst = f.outside(16, 0)
 			w.check(t, in.bytes(), w.deliveredTo(f, uplinkRouter, in.ip))
 			in = w.sized(f, here, 1401)
 			in.ip.dst = f.outside(16, 0)
-			w.check(t, in.bytes(), want{reason: "drop_mtu"})
+			w.check(t, in.bytes(), w.refused(in, 1400))
 			w.check(t, w.sized(f, own, 1501).bytes(), want{reason: "pass_own", out: w.handed(w.sized(f, own, 1501).bytes())})
 		})
 	})
@@ -49,6 +59,8 @@ func TestMTUAfterTunnel(t *testing.T) {
 				x := want{reason: "drop_mtu"}
 				if extra == 0 {
 					x = w.deliveredTo(f, here, p)
+				} else if f == v6 {
+					x = w.toldBack(t, w.tunnelOf(f, atB4), p, tooBig, 1500)
 				}
 				w.check(t, w.fromB(outer, p).bytes(), x)
 

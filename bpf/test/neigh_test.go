@@ -22,7 +22,7 @@ func (w *world) arpFor(target netip.Addr) arp {
 	asker4 := v4.addr(asker)
 	m := hostMAC(asker)
 	return arp{
-		frame{dst: broadcast, src: m, tags: w.tags()},
+		w.fromAsker(broadcast),
 		layers.ARP{
 			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 			Operation: layers.ARPRequest, SourceHwAddress: m[:], SourceProtAddress: asker4.AsSlice(),
@@ -45,7 +45,7 @@ func (a arp) answer() want {
 	return want{reason: "fwd_arp", tx: true, out: r.bytes()}
 }
 
-var segmentPorts = []ingress{onLAN, onLAN30, onOneArm}
+var segmentPorts = []ingress{onLAN, onLAN30, onLANQ, onOneArm}
 
 func TestARP(t *testing.T) {
 	pass := want{reason: "pass_arp"}
@@ -97,6 +97,13 @@ func TestARP(t *testing.T) {
 	})
 }
 
+// fromAsker is the link header of a frame that the asker sends to the port under test.
+func (w *world) fromAsker(to mac) frame {
+	f := linkTo(w.ports[w.slot], to)
+	f.src = hostMAC(asker)
+	return f
+}
+
 // solicitation is a neighbour solicitation in parts; its checksum is right whatever is changed.
 type solicitation struct {
 	frame
@@ -112,7 +119,7 @@ func (w *world) solicit(target netip.Addr) solicitation {
 	m := hostMAC(asker)
 	group := solicited(target)
 	s := solicitation{
-		frame:  frame{dst: mac{0x33, 0x33, group[12], group[13], group[14], group[15]}, src: m, tags: w.tags()},
+		frame:  w.fromAsker(mac{0x33, 0x33, group[12], group[13], group[14], group[15]}),
 		icmp:   135,
 		target: target,
 		opts:   append([]byte{1, 1}, m[:]...),

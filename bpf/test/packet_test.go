@@ -14,6 +14,7 @@ import (
 type frame struct {
 	dst, src mac
 	tags     []uint16 // 802.1Q tag control information, outermost first
+	service  bool     // the outermost tag is 802.1ad's
 	ip       packet
 	trailer  []byte // behind the IP packet: padding
 }
@@ -25,8 +26,12 @@ func (f frame) bytes() []byte {
 // around puts the frame's link headers and trailer around any payload.
 func (f frame) around(payload []byte, ethertype uint16) []byte {
 	b := append(append([]byte(nil), f.dst[:]...), f.src[:]...)
-	for _, tci := range f.tags {
-		b = binary.BigEndian.AppendUint16(b, 0x8100)
+	for i, tci := range f.tags {
+		if f.service && i == 0 {
+			b = binary.BigEndian.AppendUint16(b, 0x88a8)
+		} else {
+			b = binary.BigEndian.AppendUint16(b, 0x8100)
+		}
 		b = binary.BigEndian.AppendUint16(b, tci)
 	}
 	b = binary.BigEndian.AppendUint16(b, ethertype)
@@ -107,26 +112,6 @@ func network(src, dst netip.Addr, proto layers.IPProtocol) gopacket.NetworkLayer
 		return &layers.IPv4{SrcIP: src.AsSlice(), DstIP: dst.AsSlice(), Protocol: proto}
 	}
 	return &layers.IPv6{SrcIP: src.AsSlice(), DstIP: dst.AsSlice(), NextHeader: proto}
-}
-
-// vxlan makes the tunnel's shim, inner Ethernet header and content.
-func vxlan(vni uint32, dst, src mac, inner []byte, ethertype uint16) []byte {
-	b := serialize(gopacket.SerializeOptions{}, &layers.VXLAN{ValidIDFlag: true, VNI: vni})
-	b = append(b, ethernetHeader(dst, src, ethertype)...)
-	return append(b, inner...)
-}
-
-// around is what must leave for the tunnel: every header of it made by gopacket, every length and checksum anew.
-func (t tunnel) around(inner []byte, ethertype uint16, tos, ttl uint8, source uint16, label uint32) []byte {
-	shim := vxlan(t.vni, t.innerDst, t.innerSrc, inner, ethertype)
-	fix := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	body := udp(t.local, t.remote, source, t.udp, shim, t.checksum)
-	outer := serialize(fix, outerIP(t, tos, ttl, label), gopacket.Payload(body))
-	kind := uint16(0x0800)
-	if t.remote.Is6() {
-		kind = 0x86dd
-	}
-	return append(ethernetHeader(t.dst, t.src, kind), outer...)
 }
 
 // counting is a payload whose bytes tell their place.

@@ -12,7 +12,7 @@ import (
 	"roam/maps"
 )
 
-var hostPorts = []ingress{onLAN, onLAN30, onUp, onUp7, onOneArm}
+var hostPorts = []ingress{onLAN, onLAN30, onLANQ, onUp, onUp7, onOneArm}
 
 // fixed4 writes a new header checksum into the IPv4 header at offset at.
 func fixed4(b []byte, at int) []byte {
@@ -79,7 +79,7 @@ func TestWrongEthernetType(t *testing.T) {
 	for _, f := range families {
 		in := w.base(f, atB4)
 		w.check(t, in.around(in.ip.bytes(), [...]uint16{0x86dd, 0x0800}[f]), want{reason: "drop_ip_header"})
-		for _, kind := range []uint16{0x0000, 0x0027, 0x8847, 0x88a8, 0x88cc, 0x8035, 0x6558, 0xffff} {
+		for _, kind := range []uint16{0x0000, 0x0027, 0x8847, 0x88cc, 0x8035, 0x6558, 0xffff} {
 			w.check(t, in.around(in.ip.bytes(), kind), want{reason: "pass_not_ip"})
 		}
 	}
@@ -100,6 +100,8 @@ func TestTags(t *testing.T) {
 	in.tags = nil
 	w.check(t, in.bytes(), want{reason: "pass_no_port"})
 	in.tags = []uint16{30, 30}
+	w.check(t, in.bytes(), want{reason: "pass_no_port"})
+	in.tags = []uint16{30, 0, 30} // no more than two are looked at
 	w.check(t, in.bytes(), want{reason: "pass_not_ip"})
 	in.tags = []uint16{0xf000 | 30}
 	w.check(t, in.bytes(), w.leaves(t, "fwd_encap", w.tunnelOf(v4, atB4), in.ip, 64))

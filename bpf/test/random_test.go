@@ -2,7 +2,6 @@ package bpftest
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -18,7 +17,7 @@ import (
 // The program against the model, on random frames over random tables. ROAM_SEED repeats a run, ROAM_PACKETS sets how many frames
 // it takes: a million for a night, some ten thousand by default.
 func TestModel(t *testing.T) {
-	seed, total, setups := uint64(time.Now().UnixNano()), 60_000, 4
+	seed, total, setups := uint64(time.Now().UnixNano()), 60_000, 8
 	if s := os.Getenv("ROAM_SEED"); s != "" {
 		seed = number(t, "ROAM_SEED", s)
 	}
@@ -29,15 +28,19 @@ func TestModel(t *testing.T) {
 	t.Logf("ROAM_SEED=%d: %d frames over %d tables", seed, total, setups)
 	seen := map[string]int{}
 	for setup := range setups {
-		w := newWorld(t)
+		w, err := loadWorld(tunes[setup%len(tunes)], false)
+		if err != nil {
+			t.Fatal(err)
+		}
 		g := &generator{world: w, Rand: rand.New(rand.NewPCG(seed, uint64(setup)))}
-		g.tables(roles[setup%len(roles)])
+		g.tables(roles[setup%len(roles)], setup)
 		for range total / setups {
 			in := g.frame()
 			x, slot := w.process(in)
 			seen[x.reason]++
 			w.checkAt(t, slot, in, x)
 			if t.Failed() {
+				w.close()
 				t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
 			}
 		}
@@ -79,15 +82,33 @@ func one[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
 // roles are the roles of the port under test, in turn.
 var roles = []uint8{
 	maps.RoleAccess, maps.RoleUnderlay, maps.RoleAccess | maps.RoleUnderlay, maps.RoleUplink | maps.RoleUnderlay,
-	maps.RoleAccess, maps.RoleUplink, maps.RoleAccess | maps.RoleUnderlay | maps.RoleUplink, maps.RoleUnderlay, 0,
+	maps.RoleFragment, maps.RoleUnderlay, maps.RoleAccess | maps.RoleUnderlay | maps.RoleUplink, maps.RoleUnderlay, 0,
+	maps.RoleAccess, maps.RoleUplink,
+}
+
+// tunes are the load-time choices, in turn; a number of them that the roles' is no multiple of.
+var tunes = []maps.Tune{
+	talkative,
+	tuned(func(t *maps.Tune) { t.SourceCheck, t.KeepTTL = maps.SourceStrict, true }),
+	tuned(func(t *maps.Tune) { t.SourceCheck, t.OuterDSCP, t.ClampMSS = maps.SourceOff, 46, false }),
+	tuned(func(t *maps.Tune) { t.KeepTTL, t.Frags = true, true }),
+}
+
+func tuned(change func(t *maps.Tune)) maps.Tune {
+	tune := talkative
+	change(&tune)
+	return tune
 }
 
 // tables fills the world: the site of the golden packets, shaken.
-func (g *generator) tables(role uint8) {
+func (g *generator) tables(role uint8, setup int) {
 	g.fill(ingress{place: place(g.IntN(int(places))), role: role, vlan: one(g, uint16(0), 0, 0, 30, 4095)})
-	for _, segment := range []uint16{segment1, segment30} {
+	for _, segment := range []uint16{segment1, segment30, segmentQ} {
 		s := g.segments[segment]
 		s.Flags = g.Uint32N(8) // enum segment_flag
+		if g.chance(20) {
+			s.Icmp4, s.Icmp6 = 0, [4]uint32{}
+		}
 		g.segment(segment, s)
 	}
 	p := g.ports[g.slot]
@@ -108,6 +129,38 @@ func (g *generator) tables(role uint8) {
 		g.targets = append(g.targets, us[f], b[f], c[f])
 	}
 	g.targets = append(g.targets, gatewayLL)
+	g.owners(setup)
+}
+
+// owners shakes tenants and locators: every combination of a tenant's flags in eight set-ups.
+func (g *generator) owners(setup int) {
+	fragment := g.world.tenants[tenant1].Fragment
+	if g.chance(10) {
+		fragment = 255 // no port
+	}
+	for i, n := range []uint16{tenant1, tenant2} {
+		t := g.world.tenants[n]
+		t.Flags = uint16(setup^1^i*5) & 7
+		t.Fragment = fragment
+		if g.chance(20) {
+			t.Icmp4, t.Icmp6 = 0, [4]uint32{}
+		}
+		g.tenant(n, t)
+		for _, f := range families {
+			for _, p := range []netip.Prefix{
+				netip.PrefixFrom(f.addr(0), f.addr(0).BitLen()-8), netip.PrefixFrom(f.addr(128), f.addr(0).BitLen()-7),
+				netip.PrefixFrom(f.outside(17, 0), f.addr(0).BitLen()-16),
+			} {
+				g.prefix(maps.SpaceSubnets+n, p.Masked(), 1+g.Uint32N(3))
+			}
+		}
+	}
+	for _, f := range families {
+		for i, a := range []netip.Addr{b[f], c[f]} {
+			n := uint16(1 + 2*i + int(f))
+			g.locator(n, maps.Locator{Tenant: one(g, uint16(tenant1), tenant1, tenant2, 0), Mtu: one(g, uint16(0), 1400, 600, 50)}, a)
+		}
+	}
 }
 
 // shake changes what the next hops of a family do and returns their ids.
@@ -128,8 +181,11 @@ func (g *generator) shake(f family) (ids []uint32) {
 		if next.Kind == maps.KindAdjacency {
 			t := g.adjacencies[id]
 			t.mtu = one(g, t.mtu, t.mtu, 1300, 256, 68)
+			t.noECN = g.chance(30)
+			t.udp = one(g, t.udp, t.udp, 8472) * min(1, t.udpPort())
+			t.checksum = t.family() == v6 && t.udpPort() != 0 && g.chance(80)
 			t.port = one(g, append(slots, t.port, t.port, t.port)...)
-			g.adjacency(id, next.Flags^one(g, 0, 0, maps.FlagHeld), t)
+			g.adjacency(id, next.Flags^one(g, 0, 0, 0, maps.FlagHeld, maps.FlagMoved), t)
 		}
 	}
 	g.set(nexthopID(f, atBoth), one(g, 0, maps.FlagHeld), one(g, ids...), one(g, ids...), one(g, ids...))
@@ -209,7 +265,7 @@ func (g *generator) frame() []byte {
 		switch g.ports[g.slot].Role {
 		case maps.RoleUnderlay:
 			n = 45 + n/4
-		case maps.RoleAccess, maps.RoleUplink:
+		case maps.RoleAccess, maps.RoleUplink, maps.RoleFragment:
 			n /= 2
 		}
 	}
@@ -237,7 +293,7 @@ func (g *generator) frame() []byte {
 
 // link draws link headers that mostly reach the gateway.
 func (g *generator) link() frame {
-	f := frame{dst: g.portMAC(), src: hostMAC(asker), tags: g.tags()}
+	f := g.fromAsker(g.portMAC())
 	if s, ok := g.segments[g.ports[g.slot].Segment]; ok && g.chance(60) {
 		f.dst = s.Mac
 	}
@@ -245,7 +301,7 @@ func (g *generator) link() frame {
 		f.dst = one(g, strangeMAC, strangeMAC, formerMAC, hereMAC, broadcast, mac{0x33, 0x33, 0, 0, 0, 1}, mac{})
 	}
 	if g.chance(3) {
-		f.tags = one(g, nil, []uint16{30}, []uint16{0}, []uint16{30, 30}, []uint16{0xb000 | g.vlan})
+		f.tags = one(g, nil, []uint16{30}, []uint16{0}, []uint16{30, 30}, []uint16{0xb000 | g.ports[g.slot].Vlan})
 	}
 	if g.chance(15) {
 		f.trailer = make([]byte, one(g, 1, 4, 18, 46, 300))
@@ -255,13 +311,23 @@ func (g *generator) link() frame {
 
 func (g *generator) packet() packet {
 	dst := g.destination()
+	src := g.source(dst)
 	p := packet{
-		src: g.source(dst), dst: dst, tos: byte(g.Uint32()), ttl: one(g, uint8(64), 64, 64, 255, 2, 1, 0), id: uint16(g.Uint32()),
+		src: src, dst: dst, tos: byte(g.Uint32()), ttl: one(g, uint8(64), 64, 64, 255, 2, 1, 0), id: uint16(g.Uint32()),
 		label: g.Uint32N(1 << 20), proto: one(g, uint8(6), 17, 17, 1, 58, 132, 47, 0, 43, 44, 60, 59),
 	}
 	p.payload = counting(one(g, 0, 1, 3, 4, 7, 8, 20, 41, 64, 100, 255, g.IntN(1700)))
 	for i := range min(4, len(p.payload)) {
 		p.payload[i] = byte(g.Uint32())
+	}
+	switch {
+	case p.proto == 6 && g.chance(60):
+		p.payload = g.syn(src, dst)
+	case (p.proto == 1 || p.proto == 58) && len(p.payload) > 0:
+		p.payload[0] = one(g, byte(0), 3, 11, 8, 1, 2, 128, p.payload[0]) // errors and others
+	}
+	if g.chance(50) {
+		p.flags = layers.IPv4DontFragment
 	}
 	if g.chance(15) {
 		for range g.IntN(40) {
@@ -283,11 +349,32 @@ func (g *generator) fromHost() []byte {
 	return f.bytes()
 }
 
+// syn is a TCP header with options, a SYN's more often than not.
+func (g *generator) syn(src, dst netip.Addr) []byte {
+	var options []byte
+	for len(options) < 32 && g.chance(80) {
+		options = append(options, one(g,
+			[]byte{1}, []byte{1}, []byte{3, 3, 7}, []byte{4, 2}, []byte{0}, []byte{2, 4, 5, 180}, []byte{2, 4, 35, 40},
+			[]byte{2, 4, 35, 40}, []byte{2, 4, 1, 0}, []byte{2, 3, 9}, []byte{9, 1}, []byte{9, 0}, []byte{8, 10, 1, 2, 3, 4, 5, 6, 7, 8}, []byte{2},
+		)...)
+	}
+	options = append(options, make([]byte, (4-len(options)%4)%4)...)
+	b := tcp(src, dst, uint16(g.Uint32()), 80, append(options, counting(g.IntN(9))...))
+	b[12], b[13] = byte(5+len(options)/4)<<4, one(g, byte(2), 2, 0x12, 0x10, 0xc2)
+	if g.chance(10) {
+		b[12] = byte(g.Uint32())
+	}
+	if g.chance(5) {
+		b = b[:g.IntN(len(b))]
+	}
+	return b
+}
+
 func (g *generator) fromTunnel() []byte {
-	outer := family(g.IntN(2))
-	t := g.fromB(outer, g.packet())
+	outer, e := family(g.IntN(2)), one(g, append(everyEncapsulation(), encVXLAN, encVXLAN)...)
+	t := g.fromBy(e, outer, g.packet())
 	link := g.link()
-	t.dst, t.src, t.tags, t.trailer = g.portMAC(), link.src, link.tags, link.trailer
+	t.dst, t.src, t.tags, t.service, t.trailer = g.portMAC(), link.src, link.tags, link.service, link.trailer
 	if g.chance(5) {
 		t.dst = link.dst
 	}
@@ -305,18 +392,89 @@ func (g *generator) fromTunnel() []byte {
 	if g.chance(5) {
 		t.ip.flags, t.ip.offset = layers.IPv4Flag(g.IntN(8)), uint16(g.IntN(2))
 	}
-	binary.BigEndian.PutUint32(t.shim[4:], one(g, uint32(vni1), vni1, vni1, vni2)<<8)
-	if g.chance(3) {
-		t.shim[4] = 1
-	}
-	if g.chance(5) {
-		t.shim[g.IntN(len(t.shim))] = byte(g.Uint32())
-	}
 	inner := t.inner.bytes()
 	if g.chance(10) {
 		inner = g.flip(inner, 0)
 	}
+	f := familyOf(t.inner.ethertype())
+	t.shim = e.shim(one(g, uint32(vni1), vni1, vni1, vni2, 1), routerUs, routerB, f)
+	if g.chance(40) {
+		t.shim = g.shim(e, f, inner)
+	}
+	if g.chance(5) && len(t.shim) > 0 {
+		t.shim[g.IntN(len(t.shim))] = byte(g.Uint32())
+	}
+	if g.chance(2) { // another encapsulation's header
+		t.shim = one(g, everyEncapsulation()...).shim(vni1, routerUs, routerB, f)
+	}
 	return t.with(inner)
+}
+
+// shim is one of the less usual headers of an encapsulation.
+func (g *generator) shim(e encapsulation, f family, inner []byte) []byte {
+	kind := f.ethertype()
+	bridged := ethernetHeader(one(g, routerUs, routerUs, broadcast), routerB, one(g, kind, kind, 0x0806))
+	vni := be.AppendUint32(nil, vni1<<8)
+	switch e {
+	case encGPE:
+		flags, next := one(g, byte(0x0c), 0x0d, 0x08, 0x3c, 0x0e), one(g, byte(1+f), 3, 4)
+		b := append([]byte{flags, 0, 0, next}, vni...)
+		if next == 3 {
+			b = append(b, bridged...)
+		}
+		return b
+	case encGeneve, encGeneveEthernet:
+		options := make([]byte, 4*g.IntN(64))
+		b := append([]byte{byte(len(options) / 4), one(g, byte(0), 0, 0x80, 0x40, 0x3f), 0x65, 0x58}, vni...)
+		b = append(b, options...)
+		if g.chance(50) {
+			be.PutUint16(b[2:], kind)
+			return b
+		}
+		return append(b, bridged...)
+	case encGUE:
+		extensions := make([]byte, 4*g.IntN(32))
+		head := byte(len(extensions) / 4)
+		return one(g,
+			append([]byte{head, f.protocol(), 0, 0}, extensions...), append([]byte{head, f.protocol(), 0, 0}, extensions...), nil, nil,
+			[]byte{head | 0x20, 1, 0, 0}, []byte{head, f.protocol(), 0, 1}, []byte{0, 17, 0, 0}, []byte{head, f.protocol(), 0, 0}, []byte{0x80, 4, 0, 0},
+		)
+	case encLISP:
+		b := append([]byte{one(g, byte(0x08), 0x88, 0xc8, 0x38, 0x00, 0xa0, 0x09, 0x0c, 0x04), 1, 2, one(g, byte(1+f), 3, 0)}, vni...)
+		if b[0]&4 != 0 && b[3] == 3 {
+			b = append(b, bridged...)
+		}
+		return b
+	case encGRE, encGREKey:
+		return g.gre(kind, bridged, inner)
+	}
+	return e.shim(vni1, routerUs, routerB, f)
+}
+
+// gre is a header with any of the optional fields, and a checksum that is right more often than not.
+func (g *generator) gre(kind uint16, bridged, inner []byte) []byte {
+	flags := one(g, byte(0), 0x80, 0x20, 0x10, 0xa0, 0xb0, 0x90, 0x30)
+	b := []byte{flags, 0, byte(kind >> 8), byte(kind)}
+	if flags&0x80 != 0 {
+		b = append(b, 0, 0, 0, 0)
+	}
+	if flags&0x20 != 0 {
+		b = be.AppendUint32(b, one(g, uint32(vni1), vni1, vni2, 0xff000000|vni1))
+	}
+	if flags&0x10 != 0 {
+		b = append(b, 1, 2, 3, 4)
+	}
+	if g.chance(20) {
+		b[2], b[3] = 0x65, 0x58
+		b = append(b, bridged...)
+	}
+	if flags&0x80 != 0 {
+		be.PutUint16(b[4:], ^uint16(onesComplement(append(bytes.Clone(b), inner...))))
+		if g.chance(20) {
+			b[5] ^= 1
+		}
+	}
+	return b
 }
 
 func (g *generator) arp() []byte {
@@ -326,7 +484,7 @@ func (g *generator) arp() []byte {
 	}
 	a := g.arpFor(target)
 	link := g.link()
-	a.tags, a.trailer = link.tags, link.trailer
+	a.tags, a.service, a.trailer = link.tags, link.service, link.trailer
 	switch g.IntN(10) {
 	case 0:
 		a.SourceProtAddress = a.DstProtAddress
@@ -347,7 +505,7 @@ func (g *generator) discovery() []byte {
 	}
 	s := g.solicit(target)
 	link := g.link()
-	s.tags, s.trailer = link.tags, link.trailer
+	s.tags, s.service, s.trailer = link.tags, link.service, link.trailer
 	switch g.IntN(12) {
 	case 0:
 		s.ip.src, s.opts = netip.IPv6Unspecified(), nil
@@ -387,7 +545,7 @@ func (g *generator) mutate(b []byte) []byte {
 	}
 	if l3 := g.l3(); g.chance(50) && len(b) > l3+60 {
 		b = fixed4If(b, l3)
-		for _, inner := range []int{l3 + 50, l3 + 70} {
+		for _, inner := range []int{l3 + 20, l3 + 24, l3 + 28, l3 + 32, l3 + 36, l3 + 40, l3 + 44, l3 + 50, l3 + 56, l3 + 70} {
 			if inner+60 < len(b) {
 				b = fixed4If(b, inner)
 			}

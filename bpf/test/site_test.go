@@ -21,21 +21,23 @@ const (
 	vni1, vni2       = 7001, 7002
 	segment1         = 1
 	segment30        = 30 // VLAN 30
+	segmentQ         = 40 // VLAN 40, in it 41
 )
 
 var (
-	gatewayMAC = mac{0x02, 0x00, 0x5e, 0x10, 0x00, 0x01}
-	lanMAC     = mac{0x02, 0xaa, 0, 0, 0, 0x01}
-	wanMAC     = mac{0x02, 0xaa, 0, 0, 0, 0x02}
-	upMAC      = mac{0x02, 0xaa, 0, 0, 0, 0x03}
-	routerB    = mac{0x02, 0xbb, 0, 0, 0, 0x01} // inner destination towards B
-	routerUs   = mac{0x02, 0, 0, 0, 0, 0x01}
-	wanB       = mac{0x02, 0xbb, 0, 0, 0, 0x02} // B's underlay MAC, or the router before it
-	upRouter   = mac{0x02, 0xcc, 0, 0, 0, 0x01}
-	strangeMAC = mac{0x02, 0xee, 0, 0, 0, 0x01}
-	hereMAC    = mac{0x02, 0xee, 0, 0, 0, 0x02} // a neighbour's
-	formerMAC  = mac{0x02, 0xee, 0, 0, 0, 0x03} // of a gateway that stood here before
-	broadcast  = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	gatewayMAC  = mac{0x02, 0x00, 0x5e, 0x10, 0x00, 0x01}
+	lanMAC      = mac{0x02, 0xaa, 0, 0, 0, 0x01}
+	wanMAC      = mac{0x02, 0xaa, 0, 0, 0, 0x02}
+	upMAC       = mac{0x02, 0xaa, 0, 0, 0, 0x03}
+	routerB     = mac{0x02, 0xbb, 0, 0, 0, 0x01} // inner destination towards B
+	routerUs    = mac{0x02, 0, 0, 0, 0, 0x01}
+	wanB        = mac{0x02, 0xbb, 0, 0, 0, 0x02} // B's underlay MAC, or the router before it
+	fragmentMAC = mac{0x02, 0xdd, 0, 0, 0, 0x01} // the kernel's end of the pair
+	upRouter    = mac{0x02, 0xcc, 0, 0, 0, 0x01}
+	strangeMAC  = mac{0x02, 0xee, 0, 0, 0, 0x01}
+	hereMAC     = mac{0x02, 0xee, 0, 0, 0, 0x02} // a neighbour's
+	formerMAC   = mac{0x02, 0xee, 0, 0, 0, 0x03} // of a gateway that stood here before
+	broadcast   = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 	us = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8:ff::1")}
 	b  = [2]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:ff::2")}
@@ -78,9 +80,17 @@ const (
 	heldNowhere  = 34 // moved to an unresolved locator
 	heldB4       = 35 // moved to B
 	heldB6       = 36
-	heldSet      = 37  // moved to B4 or C4
-	atB6Zero     = 38  // without an outer UDP checksum
+	heldSet      = 37 // moved to B4 or C4
+	atB6Zero     = 38 // without an outer UDP checksum
+	atB4NoECN    = 39 // which does not merge ECN
+	via          = 40 // from here on: at B, by each encapsulation over each underlay; see reached
+	held         = 60 // from here on: moved to C moments ago, likewise
+	moved        = 80 // at B moments ago
+	atC4         = 81
+	icmpSource   = 3   // errors come from here, on access ports
+	icmpBeyond   = 4   // and here, to senders elsewhere
 	nobody       = 99  // not in the tables
+	hereQ        = 15  // on lanQ, two tags
 	uplinkRouter = 150 // behind prefix 16
 	asker        = 200
 )
@@ -116,6 +126,9 @@ func (f family) outside(n, low int) netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
+// reached is the number of a host that is tunnelled this way, counted from via or held.
+func reached(from int, e encapsulation, outer family) int { return from + 2*int(e) + int(outer) }
+
 func hostMAC(n int) mac { return mac{0x02, 0x10, 0, 0, 0, byte(n)} }
 
 func nexthopID(f family, n int) uint32 { return uint32(1000 + 1000*int(f) + n) }
@@ -126,6 +139,7 @@ type ingress struct {
 	place place
 	role  uint8
 	vlan  uint16
+	tune  maps.Tune // zero: talkative
 }
 
 type place int
@@ -133,19 +147,23 @@ type place int
 const (
 	lan place = iota
 	lan30
+	lanQ // two tags
 	wan
 	up
+	fragment // where the kernel returns fragments
 	places
 )
 
 var (
-	onLAN    = ingress{"access", lan, maps.RoleAccess, 0}
-	onLAN30  = ingress{"access, VLAN 30", lan30, maps.RoleAccess, 30}
-	onWAN    = ingress{"underlay", wan, maps.RoleUnderlay, 0}
-	onWAN7   = ingress{"underlay, VLAN 7", wan, maps.RoleUnderlay, 7}
-	onUp     = ingress{"uplink", up, maps.RoleUplink, 0}
-	onUp7    = ingress{"uplink, VLAN 7", up, maps.RoleUplink, 7}
-	onOneArm = ingress{"one-armed", lan, maps.RoleAccess | maps.RoleUnderlay, 0}
+	onLAN      = ingress{name: "access", place: lan, role: maps.RoleAccess}
+	onLAN30    = ingress{name: "access, VLAN 30", place: lan30, role: maps.RoleAccess, vlan: 30}
+	onLANQ     = ingress{name: "access, VLAN 40.41", place: lanQ, role: maps.RoleAccess, vlan: 40}
+	onWAN      = ingress{name: "underlay", place: wan, role: maps.RoleUnderlay}
+	onWAN7     = ingress{name: "underlay, VLAN 7", place: wan, role: maps.RoleUnderlay, vlan: 7}
+	onUp       = ingress{name: "uplink", place: up, role: maps.RoleUplink}
+	onUp7      = ingress{name: "uplink, VLAN 7", place: up, role: maps.RoleUplink, vlan: 7}
+	onOneArm   = ingress{name: "one-armed", place: lan, role: maps.RoleAccess | maps.RoleUnderlay}
+	onFragment = ingress{name: "fragment", place: fragment, role: maps.RoleFragment}
 )
 
 // Sites are loaded once per ingress: loading is what takes long.
@@ -162,7 +180,11 @@ func site(t testing.TB, in ingress) *world {
 	if w := sites.byIngress[in]; w != nil {
 		return w
 	}
-	w, err := loadWorld(256, false)
+	tune := in.tune
+	if tune == (maps.Tune{}) {
+		tune = talkative
+	}
+	w, err := loadWorld(tune, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,16 +196,23 @@ func site(t testing.TB, in ingress) *world {
 func (w *world) fill(in ingress) {
 	port := w.fillPorts(in)
 	deaf := w.port(maps.Port{Ifindex: 104, Role: maps.RoleAccess, Tenant: tenant1, Segment: segment1, Mac: lanMAC, Mtu: 1500}, false)
-	w.segment(segment1, maps.Segment{Mac: gatewayMAC, Tenant: tenant1, Flags: maps.SegmentRouter, GatewayLl: wire(gatewayLL)})
-	w.segment(segment30, maps.Segment{Mac: gatewayMAC, Tenant: tenant1, Flags: maps.SegmentRouter, GatewayLl: wire(gatewayLL)})
+	for _, index := range []uint16{segment1, segment30, segmentQ} {
+		w.segment(index, maps.Segment{
+			Mac: gatewayMAC, Tenant: tenant1, Flags: maps.SegmentRouter, GatewayLl: wire(gatewayLL),
+			Icmp4: wire4(v4.addr(icmpSource)), Icmp6: wire(v6.addr(icmpSource)),
+		})
+	}
+	w.tenant(tenant1, maps.Tenant{
+		Icmp4: wire4(v4.addr(icmpBeyond)), Icmp6: wire(v6.addr(icmpBeyond)), Fragment: port[fragment], FragmentMac: fragmentMAC,
+	})
 	w.station(segment1, hereMAC, maps.MACHere)
 	w.station(segment1, formerMAC, maps.MACForeign)
 	w.vni(vni1, tenant1)
 	w.vni(vni2, tenant2)
 	for f := range us {
 		w.host(maps.SpaceLocator, us[f], maps.LocatorOwn)
-		w.host(maps.SpaceLocator, b[f], uint32(locatorB4+f))
-		w.host(maps.SpaceLocator, c[f], uint32(locatorC4+f))
+		w.locator(uint16(locatorB4+f), maps.Locator{Tenant: tenant1}, b[f])
+		w.locator(uint16(locatorC4+f), maps.Locator{}, c[f])
 	}
 	for _, f := range families {
 		add := func(n int) uint32 {
@@ -200,6 +229,7 @@ func (w *world) fill(in ingress) {
 
 		w.local(add(here), hostMAC(here), port[lan])
 		w.local(add(here30), hostMAC(here30), port[lan30])
+		w.local(add(hereQ), hostMAC(hereQ), port[lanQ])
 		w.local(add(beside), hostMAC(beside), w.slot)
 		w.local(add(hereDeaf), hostMAC(hereDeaf), deaf)
 		w.local(add(hereGone), hostMAC(hereGone), 255)
@@ -211,6 +241,15 @@ func (w *world) fill(in ingress) {
 		w.adjacency(add(atDeaf), 0, tunnelTo(v4, deaf))
 		w.adjacency(add(atTX4), 0, tunnelTo(v4, w.slot))
 		w.adjacency(add(atTX6), 0, tunnelTo(v6, w.slot))
+		w.adjacency(add(atB4NoECN), 0, func() tunnel { t := tunnelTo(v4, port[wan]); t.noECN = true; return t }())
+		w.adjacency(add(moved), maps.FlagMoved, tunnelTo(v4, port[wan]))
+		w.adjacency(add(atC4), 0, tunnelOn(v4, c[0], locatorC4, port[wan]))
+		for _, e := range everyEncapsulation() {
+			for _, outer := range families {
+				w.adjacency(add(reached(via, e, outer)), 0, tunnelTo(outer, port[wan]).by(e))
+				w.adjacency(add(reached(held, e, outer)), maps.FlagHeld, tunnelOn(outer, c[outer], uint16(locatorC4+int(outer)), port[wan]).by(e))
+			}
+		}
 		w.set(add(atBoth), 0, nexthopID(f, atB4), nexthopID(f, atB6))
 		w.set(add(setOfNone), 0, nexthopID(f, noNexthop))
 		w.set(add(setOfSets), 0, nexthopID(f, atBoth))
@@ -249,15 +288,23 @@ func (w *world) fillPorts(in ingress) (slots [places]uint16) {
 	ports := [places]maps.Port{
 		lan:   {Ifindex: 101, Role: maps.RoleAccess, Tenant: tenant1, Segment: segment1, Mac: lanMAC, Mtu: 1500},
 		lan30: {Ifindex: 101, Vlan: 30, Role: maps.RoleAccess, Tenant: tenant1, Segment: segment30, Mac: lanMAC, Mtu: 1500},
-		wan:   {Ifindex: 102, Role: maps.RoleUnderlay, Mac: wanMAC, Mtu: 1600},
-		up:    {Ifindex: 103, Role: maps.RoleUplink, Tenant: tenant1, Mac: upMAC, Mtu: 1400},
+		lanQ: {
+			Ifindex: 105, Vlan: 40, InnerVlan: 41, TagProto: inMemory(0x88a8), Role: maps.RoleAccess, Tenant: tenant1,
+			Segment: segmentQ, Mac: lanMAC, Mtu: 1500,
+		},
+		fragment: {Ifindex: 106, Role: maps.RoleFragment, Tenant: tenant1, Mac: lanMAC, Mtu: 9000},
+		wan:      {Ifindex: 102, Role: maps.RoleUnderlay, Mac: wanMAC, Mtu: 1600},
+		up:       {Ifindex: 103, Role: maps.RoleUplink, Tenant: tenant1, Mac: upMAC, Mtu: 1400},
 	}
 	p := &ports[in.place]
+	if in.place != lanQ {
+		p.InnerVlan = 0
+	}
 	p.Ifindex, p.Role, p.Vlan = loopback, in.role, in.vlan
 	for i := range ports {
 		slots[i] = w.port(ports[i], true)
 	}
-	w.vlan, w.slot = in.vlan, slots[in.place]
+	w.slot = slots[in.place]
 	return slots
 }
 
@@ -268,19 +315,23 @@ func tunnelTo(outer family, port uint16) tunnel {
 
 func tunnelOn(outer family, remote netip.Addr, locator, port uint16) tunnel {
 	return tunnel{
-		src: wanMAC, dst: wanB, local: us[outer], remote: remote, udp: 4789, vni: vni1,
+		src: wanMAC, dst: wanB, local: us[outer], remote: remote, vni: vni1,
 		innerSrc: routerUs, innerDst: routerB, checksum: outer == v6,
 		port: port, locator: locator, mtu: [...]uint16{1550, 1530}[outer],
 	}
 }
 
-// tags is what a frame must carry to arrive at the port under test.
-func (w *world) tags() []uint16 {
-	if w.vlan == 0 {
-		return nil
-	}
-	return []uint16{w.vlan}
+// by is the same tunnel with another encapsulation, and the MTU that it leaves of the underlay's 1600 bytes.
+func (t tunnel) by(e encapsulation) tunnel {
+	t.enc = e
+	t.checksum = t.checksum && e.udpPort() != 0
+	ip, rest := t.headers(v4)
+	t.mtu = uint16(1600 - len(ip) - len(rest))
+	return t
 }
+
+// tags is what a frame must carry to arrive at the port under test.
+func (w *world) tags() []uint16 { return linkTo(w.ports[w.slot], mac{}).tags }
 
 // portMAC is the MAC of the port under test.
 func (w *world) portMAC() mac { return w.ports[w.slot].Mac }
@@ -298,7 +349,8 @@ func (w *world) to(dst netip.Addr) frame {
 	src := f.addr(asker)
 	p := packet{src: src, dst: dst, ttl: 64, tos: 0x28, proto: 17, id: 0x1234, label: 0x54321}
 	p.payload = udp(src, dst, 40000, 53, counting(33), true)
-	fr := frame{dst: gatewayMAC, src: hostMAC(asker), tags: w.tags(), ip: p}
+	fr := linkTo(w.ports[w.slot], gatewayMAC)
+	fr.src, fr.ip = hostMAC(asker), p
 	if w.ports[w.slot].Role&maps.RoleAccess == 0 {
 		fr.dst = w.portMAC()
 	}
@@ -309,21 +361,25 @@ func (w *world) to(dst netip.Addr) frame {
 type tunnelled struct {
 	frame  // outer link and IP headers
 	source uint16
-	port   uint16
-	shim   []byte // VXLAN header, inner Ethernet header
+	port   uint16 // 0: no UDP header
+	shim   []byte // the tunnel's header, and the inner Ethernet header
 	inner  packet
 	csum   bool
 }
 
 func (w *world) fromB(outer family, inner packet) tunnelled {
-	kind := inner.ethertype()
+	return w.fromBy(encVXLAN, outer, inner)
+}
+
+// fromBy is the same by another encapsulation.
+func (w *world) fromBy(e encapsulation, outer family, inner packet) tunnelled {
+	f := familyOf(inner.ethertype())
+	fr := linkTo(w.ports[w.slot], w.portMAC())
+	fr.src = wanB
+	fr.ip = packet{src: b[outer], dst: us[outer], ttl: 60, tos: inner.tos, proto: e.protocol(f), flags: 0b010}
 	return tunnelled{
-		frame: frame{
-			dst: w.portMAC(), src: wanB, tags: w.tags(),
-			ip: packet{src: b[outer], dst: us[outer], ttl: 60, tos: inner.tos, proto: 17, flags: 0b010},
-		},
-		source: 50000, port: 4789, csum: outer == v6,
-		shim: vxlan(vni1, routerUs, routerB, nil, kind), inner: inner,
+		frame: fr, source: 50000, port: e.udpPort(), csum: outer == v6,
+		shim: e.shim(vni1, routerUs, routerB, f), inner: inner,
 	}
 }
 
@@ -332,7 +388,10 @@ func (t tunnelled) bytes() []byte { return t.with(t.inner.bytes()) }
 // with carries any bytes in place of the inner packet.
 func (t tunnelled) with(inner []byte) []byte {
 	f := t.frame
-	f.ip.payload = udp(f.ip.src, f.ip.dst, t.source, t.port, append(append([]byte(nil), t.shim...), inner...), t.csum)
+	f.ip.payload = append(append([]byte(nil), t.shim...), inner...)
+	if t.port != 0 {
+		f.ip.payload = udp(f.ip.src, f.ip.dst, t.source, t.port, f.ip.payload, t.csum)
+	}
 	return f.bytes()
 }
 

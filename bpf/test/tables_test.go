@@ -12,6 +12,8 @@ import (
 type tables struct {
 	ports       map[uint16]maps.Port // by slot
 	segments    map[uint16]maps.Segment
+	tenants     map[uint16]maps.Tenant
+	locators    map[uint16]maps.Locator
 	macs        map[maps.MACKey]uint32 // what is known of stations
 	hosts       map[host]uint32
 	prefixes    map[prefix]uint32
@@ -20,6 +22,7 @@ type tables struct {
 	adjacencies map[uint32]tunnel
 	locals      map[uint32]maps.Local
 	devices     map[uint16]bool // slots that can transmit
+	tune        maps.Tune
 }
 
 type host struct {
@@ -36,18 +39,35 @@ type prefix struct {
 type tunnel struct {
 	src, dst           mac // underlay Ethernet
 	local, remote      netip.Addr
-	udp                uint16
+	enc                encapsulation
+	udp                uint16 // destination port, 0 for the encapsulation's own
 	vni                uint32
 	innerSrc, innerDst mac
-	checksum           bool // over IPv6
+	checksum           bool // over IPv6, of encapsulations with UDP
+	noECN              bool // the far end does not merge ECN
 	port               uint16
 	locator            uint16
 	mtu                uint16 // the largest packet inside
 }
 
+// udpPort is the outer UDP header's destination, 0 where there is no UDP.
+func (t tunnel) udpPort() uint16 {
+	if t.udp != 0 {
+		return t.udp
+	}
+	return t.enc.udpPort()
+}
+
+func (t tunnel) family() family {
+	if t.remote.Is6() {
+		return v6
+	}
+	return v4
+}
+
 func newTables() *tables {
 	return &tables{
-		ports: map[uint16]maps.Port{}, segments: map[uint16]maps.Segment{}, macs: map[maps.MACKey]uint32{},
+		ports: map[uint16]maps.Port{}, segments: map[uint16]maps.Segment{}, tenants: map[uint16]maps.Tenant{}, locators: map[uint16]maps.Locator{}, macs: map[maps.MACKey]uint32{},
 		hosts: map[host]uint32{}, prefixes: map[prefix]uint32{}, nexthops: map[uint32]maps.Nexthop{},
 		sets: map[uint32]maps.Set{}, adjacencies: map[uint32]tunnel{}, locals: map[uint32]maps.Local{},
 		devices: map[uint16]bool{},
@@ -64,3 +84,15 @@ func wire(a netip.Addr) (w [4]uint32) {
 	}
 	return w
 }
+
+func fromWire6(w [4]uint32) netip.Addr {
+	var b []byte
+	for _, x := range w {
+		b = binary.NativeEndian.AppendUint32(b, x)
+	}
+	return addrFrom(b)
+}
+
+func fromWire4(w uint32) netip.Addr { return addrFrom(binary.NativeEndian.AppendUint32(nil, w)) }
+
+func wire4(a netip.Addr) uint32 { return binary.NativeEndian.Uint32(a.AsSlice()) }

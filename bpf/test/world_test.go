@@ -32,7 +32,6 @@ type world struct {
 	slots   *maps.PortTable
 	tries   *maps.PrefixTable
 
-	vlan uint16 // of the port under test
 	slot uint16 // of the port under test
 	meta []byte // poison in front of the packet
 
@@ -47,7 +46,7 @@ type world struct {
 // newWorld loads the program over empty tables for some hundred hosts.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w, err := loadWorld(256, false)
+	w, err := loadWorld(talkative, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +54,24 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func loadWorld(capacity uint32, dry bool) (*world, error) {
-	hosts, err := maps.CreateHostMaps(capacity)
+// talkative is the default, but that errors to senders are as good as unlimited.
+var talkative = func() maps.Tune {
+	tune := maps.DefaultTune
+	tune.ICMPBurst = 1 << 30
+	return tune
+}()
+
+func loadWorld(tune maps.Tune, dry bool) (*world, error) {
+	hosts, err := maps.CreateHostMaps(512)
 	if err != nil {
 		return nil, err
 	}
-	objects, err := maps.Load(maps.Options{Hosts: hosts, Dry: dry})
+	objects, err := maps.Load(maps.Options{Hosts: hosts, Dry: dry, Tune: tune})
 	if err != nil {
 		return nil, fmt.Errorf("%+w", err)
 	}
 	w := &world{tables: newTables(), objects: objects, hosts4: hosts, tries: maps.OpenPrefixes(objects), counting: map[uint16]bool{0: true}}
+	w.tune = tune
 	if w.grace, err = maps.NewGrace(); err != nil {
 		return nil, err
 	}
@@ -101,6 +108,9 @@ func put(m *ebpf.Map, key, value any) {
 
 // port enters a port and returns its slot. With device, packets can leave by it.
 func (w *world) port(p maps.Port, device bool) uint16 {
+	if p.Vlan != 0 && p.TagProto == 0 {
+		p.TagProto = inMemory(0x8100)
+	}
 	slot, err := w.slots.Put(p)
 	if err != nil {
 		panic(err)
@@ -111,6 +121,19 @@ func (w *world) port(p maps.Port, device bool) uint16 {
 		w.devices[slot] = true
 	}
 	return slot
+}
+
+func (w *world) tenant(n uint16, t maps.Tenant) {
+	put(w.objects.Tenants, uint32(n), t)
+	w.tenants[n] = t
+}
+
+// locator makes an address a tunnel end that is known.
+func (w *world) locator(n uint16, l maps.Locator, a netip.Addr) {
+	l.Addr, l.Used, l.Number = wire(a), 1, n
+	put(w.objects.Locators, uint32(n), l)
+	w.locators[n] = l
+	w.host(maps.SpaceLocator, a, uint32(n))
 }
 
 func (w *world) segment(index uint16, s maps.Segment) {
@@ -203,7 +226,8 @@ func run(prog *ebpf.Program, meta, in []byte) (action uint32, out []byte, err er
 // program finds there when it makes room for a header: the test runner itself clears the headroom, drivers do not.
 func metadataRoom(prog *ebpf.Program) int {
 	probe := make([]byte, 64)
-	for _, n := range []int{128, 32} {
+	// It is taken from the 256 bytes that the runner leaves, as which a driver leaves at least 192; the kernel needs 40.
+	for _, n := range []int{96, 32} {
 		if _, _, err := run(prog, make([]byte, n), probe); err == nil {
 			return n
 		}
