@@ -155,8 +155,10 @@ func TestNoHeadroom(t *testing.T) {
 	defer func() { w.meta = meta }()
 	w.meta = slices.Repeat([]byte{0x5a}, 216) // and 40 for the kernel's own: nothing is left of 256
 	everyFamily(t, func(t *testing.T, f family) {
-		for _, n := range []int{atB4, atB6} {
-			w.check(t, w.base(f, n).bytes(), want{reason: "drop_headroom"})
+		for _, e := range everyEncapsulation() {
+			for _, outer := range families {
+				w.check(t, w.base(f, reached(via, e, outer)).bytes(), want{reason: "drop_headroom"})
+			}
 		}
 		in := w.base(f, here)
 		w.check(t, in.bytes(), w.deliveredTo(f, here, in.ip))

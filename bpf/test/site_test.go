@@ -43,6 +43,8 @@ var (
 	b  = [2]netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:ff::2")}
 	c  = [2]netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8:ff::3")}
 
+	siteC = c // where a cell is called c
+
 	gatewayLL = netip.MustParseAddr("fe80::1")
 )
 
