@@ -1,16 +1,19 @@
 package bpftest
 
-import "testing"
+import (
+	"testing"
+
+	"roam/maps"
+)
 
 // fuzzPorts are the ports that the fuzzer can choose between.
-var fuzzPorts = []ingress{onLAN, onLAN30, onWAN, onUp, onUp7, onOneArm}
+var fuzzPorts = []ingress{onLAN, onLANQ, onWAN, onUp, onUp7, onOneArm, onFragment, onWANStrict, onWANKeep, onLANFixed}
 
 // What the fuzzer may ask to be put right before a frame is sent, so that a checksum does not hide what lies behind it.
-const (
-	rightOuter  = 1 << iota // the IPv4 header behind the Ethernet header
-	rightInner4             // the one inside a tunnel over IPv4
-	rightInner6             // and over IPv6
-)
+const rightOuter = 1 // the IPv4 header behind the link header; the other bits choose a place inside a tunnel
+
+// innerPlaces are where an inner header may lie, counted from the outer one: behind every encapsulation over either underlay.
+var innerPlaces = []int{0, 20, 24, 28, 32, 36, 50, 40, 44, 48, 52, 56, 70}
 
 // FuzzWalk compares program and model on any frame. It is the model that guides the fuzzer: the program cannot be
 // instrumented, but where the two agree, what covers one covers the other.
@@ -19,17 +22,9 @@ func FuzzWalk(f *testing.F) {
 		w := site(f, in)
 		w.fuzzed = true
 		f.Cleanup(func() { w.fuzzed, w.start = false, nil })
-		for _, b := range w.runtBases() {
+		for _, b := range w.fuzzSeeds(in.role) {
+			f.Add(uint8(i), uint8(0), b)
 			f.Add(uint8(i), uint8(rightOuter), b)
-		}
-		for _, c := range decapRefusals {
-			f.Add(uint8(i), uint8(0), c.spoil(w.fromB(v4, remoteHost(v4, here))))
-			f.Add(uint8(i), uint8(0), c.spoil(w.fromB(v6, remoteHost(v6, heldC4))))
-		}
-		for n := range 40 {
-			f.Add(uint8(i), uint8(0), w.base(v4, n).bytes())
-			f.Add(uint8(i), uint8(0), w.base(v6, n).bytes())
-			f.Add(uint8(i), uint8(0), w.fromB(v4, remoteHost(v6, n)).bytes())
 		}
 	}
 	runs := 0
@@ -51,13 +46,42 @@ func FuzzWalk(f *testing.F) {
 	})
 }
 
+// fuzzSeeds are right frames, and some that are nearly right, of the kind that a port in this role is there for.
+func (w *world) fuzzSeeds(role uint8) (seeds [][]byte) {
+	for _, b := range w.runtBases() {
+		seeds = append(seeds, b)
+	}
+	for n := 0; n < 40 && role != maps.RoleUnderlay; n++ {
+		seeds = append(seeds, w.base(v4, n).bytes(), w.base(v6, n).bytes())
+	}
+	if role&maps.RoleUnderlay == 0 {
+		return seeds
+	}
+	for _, c := range decapRefusals {
+		seeds = append(seeds, c.spoil(w.fromB(v4, remoteHost(v4, here))), c.spoil(w.fromB(v6, remoteHost(v6, heldC4))))
+	}
+	for _, e := range everyEncapsulation() {
+		for _, outer := range families {
+			for _, inner := range families {
+				p := remoteHost(inner, reached(held, e, outer))
+				seeds = append(seeds, w.fromBy(e, outer, syn(p, 8960, outer == inner)).bytes())
+				p = remoteHost(inner, here)
+				p.ttl = 1
+				seeds = append(seeds, w.fromBy(e, outer, p).bytes())
+			}
+		}
+	}
+	return seeds
+}
+
 func (w *world) rightChecksums(in []byte, right uint8) []byte {
 	in = clone(in)
 	l3 := w.l3()
-	for i, at := range []int{l3, l3 + 50, l3 + 70} {
-		if right>>i&1 == 1 && len(in) >= at+20 {
-			in = fixed4If(in, at)
-		}
+	if right&rightOuter != 0 && len(in) >= l3+20 {
+		in = fixed4If(in, l3)
+	}
+	if at := l3 + innerPlaces[int(right>>1)%len(innerPlaces)]; at > l3 && len(in) >= at+20 {
+		in = fixed4If(in, at)
 	}
 	return in
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"roam/maps"
 )
@@ -61,7 +63,20 @@ var talkative = func() maps.Tune {
 	return tune
 }()
 
+// haveFrags says whether this kernel takes a program for frames of several pieces.
+var haveFrags = sync.OnceValue(func() bool {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "BSD", Flags: unix.BPF_F_XDP_HAS_FRAGS,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, xdpPass), asm.Return()},
+	})
+	if err == nil {
+		_ = p.Close()
+	}
+	return err == nil
+})
+
 func loadWorld(tune maps.Tune, dry bool) (*world, error) {
+	tune.Frags = tune.Frags && haveFrags()
 	hosts, err := maps.CreateHostMaps(512)
 	if err != nil {
 		return nil, err
