@@ -26,6 +26,7 @@ type Config struct {
 	Routers    []string
 	Foreign    []string // MACs of gateways elsewhere, whose frames are to be routed
 	Hold       string   // empty for the default
+	KeepTTL    bool     // no TTL is taken between hosts of the subnet
 	RouteFile  string
 	FIBTable   int
 	L2VNI      int // of the segment, 0 for none

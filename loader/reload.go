@@ -34,6 +34,12 @@ func (d *daemon) reload() reloaded {
 		}
 		return reloaded{err: err}
 	}
+	if err := d.plane.Retune(tune(next)); err != nil {
+		if undo := d.gateway.Set(planeSpec(old)); undo != nil {
+			d.log.Error("could not go back to the earlier configuration", "error", undo)
+		}
+		return reloaded{err: err}
+	}
 	d.config.Store(next)
 	d.hosts.SetSegments(hostSegments(next, d.gateway.SegmentIndex))
 	d.fib.SetTables(fibTables(next))
@@ -86,6 +92,7 @@ func needRestart(old, next *config.Config) []string {
 		old, next any
 	}{
 		{"datapath.pin", old.Datapath.Pin, next.Datapath.Pin},
+		{"datapath.frags", old.Datapath.Frags, next.Datapath.Frags},
 		{"api", old.API, next.API},
 		{"metrics", old.Metrics, next.Metrics},
 	} {

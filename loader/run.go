@@ -82,7 +82,11 @@ type task interface {
 func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
 	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), events: event.New(log), reports: map[string]*timedReporter{}}
 	d.config.Store(cfg)
-	d.plane, err = datapath.Open(datapath.Options{Pin: cfg.Datapath.Pin, Hosts: cfg.Datapath.Hosts, Log: log})
+	constants := tune(cfg)
+	constants.Frags = cfg.Datapath.Frags == config.FragsAuto && datapath.NeedFrags(ports(cfg), log)
+	d.plane, err = datapath.Open(datapath.Options{
+		Pin: cfg.Datapath.Pin, Hosts: cfg.Datapath.Hosts, Tune: constants, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 
 	"roam/loader/config"
 	"roam/loader/datapath"
@@ -9,6 +10,7 @@ import (
 	"roam/loader/route"
 	"roam/loader/source/bgp"
 	"roam/loader/source/fib"
+	"roam/maps"
 )
 
 // What the packages below want to know of the configuration, each in its own words.
@@ -37,11 +39,47 @@ func planeSpec(c *config.Config) datapath.Spec {
 				Name: s.Name, Access: accessRef(s), Subnets: s.Subnets, Gateway: s.Gateway.Addresses,
 				Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers, MAC: s.Gateway.MAC,
 				Foreign: s.Gateway.ForeignMACs, Stick: s.Gateway.Role == config.RoleStick,
+				KeepTTL: s.Gateway.KeepTTL,
 			})
 		}
 		spec.Tenants = append(spec.Tenants, tenant)
 	}
 	return spec
+}
+
+// tune are the load-time constants. Frames over a page are decided when the daemon starts.
+func tune(c *config.Config) maps.Tune {
+	t := maps.Tune{
+		SourceCheck: map[config.SourceCheck]uint8{
+			config.SourceOff: maps.SourceOff, config.SourceLoose: maps.SourceLoose, config.SourceStrict: maps.SourceStrict,
+		}[c.Datapath.SourceCheck],
+		OuterDSCP: maps.DSCPCopy, ClampMSS: c.Datapath.ClampMSS, ICMPRate: c.Datapath.ICMP.Rate, ICMPBurst: c.Datapath.ICMP.Burst,
+		Ports: maps.TunnelPorts(c.Underlay.Ports),
+	}
+	if c.Underlay.DSCP != config.CopyDSCP {
+		t.OuterDSCP = uint8(c.Underlay.DSCP)
+	}
+	for _, tenant := range c.Tenants {
+		for _, s := range tenant.Segments {
+			t.KeepTTL = t.KeepTTL || s.Gateway.KeepTTL
+		}
+	}
+	return t
+}
+
+// ports lists the interfaces that are to be ports.
+func ports(c *config.Config) []string {
+	list := slices.Clone(c.Underlay.Interfaces)
+	for _, t := range c.Tenants {
+		for _, u := range t.Uplinks {
+			list = append(list, u.Interface)
+		}
+		for _, s := range t.Segments {
+			list = append(list, s.Access.Interface)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 func accessRef(s config.Segment) datapath.PortRef {

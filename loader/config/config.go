@@ -40,7 +40,15 @@ type Underlay struct {
 	Interfaces []string     // towards other gateways
 	Locators   []OwnLocator // at least one
 	RouterMAC  route.MAC    // ours, the destination of the inner Ethernet header we receive
+	DSCP       int          // of outer headers, 0 to 63, or CopyDSCP
+	Ports      TunnelPorts  // on which we receive
 }
+
+// CopyDSCP has outer headers carry the inner packet's DSCP.
+const CopyDSCP = -1
+
+// TunnelPorts are UDP ports by encapsulation.
+type TunnelPorts struct{ VXLAN, VXLANGPE, Geneve, GUE, LISP uint16 }
 
 // OwnLocator is one of our tunnel ends.
 type OwnLocator struct {
@@ -134,6 +142,7 @@ type Gateway struct {
 	MAC          route.MAC    // shared by all sites
 	Routers      []netip.Addr // other routers on the segment
 	ForeignMACs  []route.MAC  // of gateways that stood here before
+	KeepTTL      bool         // between hosts of one subnet no TTL is taken
 }
 
 // Mobility says how a segment's hosts may move.
@@ -218,11 +227,40 @@ const (
 	ModeGeneric DatapathMode = "generic"
 )
 
+// SourceCheck says what is asked of the sender inside a tunnel.
+type SourceCheck string
+
+// The source checks.
+const (
+	SourceLoose  SourceCheck = "loose"  // its address can be right somewhere
+	SourceStrict SourceCheck = "strict" // its own route leads to the site that it came from
+	SourceOff    SourceCheck = "off"
+)
+
+// Frags says whether frames may be longer than a page.
+type Frags string
+
+// The choices of frags.
+const (
+	FragsAuto Frags = "auto" // where a port's MTU needs it
+	FragsOff  Frags = "off"
+)
+
 // Datapath sizes and places the data path.
 type Datapath struct {
-	Mode  DatapathMode
-	Hosts uint32 // host routes to make room for, both families together
-	Pin   string // a folder on a BPF file system
+	Mode        DatapathMode
+	Hosts       uint32 // host routes to make room for, both families together
+	Pin         string // a folder on a BPF file system
+	SourceCheck SourceCheck
+	ClampMSS    bool // TCP is told at its start what fits into the tunnel
+	ICMP        ICMP
+	Frags       Frags
+}
+
+// ICMP rations the error messages made in the data path, for each sender.
+type ICMP struct {
+	Rate  uint32 // messages a second, 0 for none at all
+	Burst uint32 // and at once
 }
 
 // TenantNamed returns the tenant of that name; the empty name is the first tenant.

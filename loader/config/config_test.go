@@ -47,6 +47,14 @@ func equal(t *testing.T, got, want any) {
 	}
 }
 
+var (
+	standardPorts    = config.TunnelPorts{VXLAN: 4789, VXLANGPE: 4790, Geneve: 6081, GUE: 6080, LISP: 4341}
+	standardDatapath = config.Datapath{
+		Mode: config.ModeNative, Hosts: 1 << 20, Pin: "/sys/fs/bpf/roam", SourceCheck: config.SourceLoose, ClampMSS: true,
+		ICMP: config.ICMP{Rate: 10, Burst: 20}, Frags: config.FragsAuto,
+	}
+)
+
 func TestMinimal(t *testing.T) {
 	c, err := config.Load("testdata/minimal.yaml", nil)
 	if err != nil {
@@ -58,6 +66,7 @@ func TestMinimal(t *testing.T) {
 			Interfaces: []string{"wan0"},
 			Locators:   []config.OwnLocator{{Address: addr("192.0.2.1"), Public: addr("192.0.2.1")}},
 			RouterMAC:  route.RouterMAC(addr("192.0.2.1")),
+			DSCP:       config.CopyDSCP, Ports: standardPorts,
 		},
 		Tenants: []config.Tenant{{
 			ID: 1, Name: "default", VNI: 3890290,
@@ -79,7 +88,7 @@ func TestMinimal(t *testing.T) {
 		}},
 		API:      config.API{Socket: "/run/roam/roamd.sock", State: "/var/lib/roam/routes.jsonl"},
 		Metrics:  config.Metrics{Listen: "127.0.0.1:9177"},
-		Datapath: config.Datapath{Mode: config.ModeNative, Hosts: 1 << 20, Pin: "/sys/fs/bpf/roam"},
+		Datapath: standardDatapath,
 	})
 	if m := c.Tenants[0].Segments[0].Gateway.MAC; m[0] != 2 || m.Valid() != nil {
 		t.Errorf("gateway MAC %s is not locally administered unicast", m)
@@ -110,7 +119,7 @@ func TestReference(t *testing.T) {
 				{Address: addr("192.0.2.1"), Public: addr("203.0.113.7")},
 				{Address: addr("2001:db8:ff::1"), Public: addr("2001:db8:ff::1")},
 			},
-			RouterMAC: mac("02:00:00:00:00:01"),
+			RouterMAC: mac("02:00:00:00:00:01"), DSCP: config.CopyDSCP, Ports: standardPorts,
 		},
 		Sites: []config.Site{{Name: "dc2", Locators: []config.RemoteLocator{
 			{
@@ -174,7 +183,7 @@ func TestReference(t *testing.T) {
 		Hooks:    config.Hooks{HostChange: "/usr/local/libexec/roam-cloud"},
 		API:      config.API{Socket: "/run/roam/roamd.sock", State: "/var/lib/roam/routes.jsonl"},
 		Metrics:  config.Metrics{Listen: "127.0.0.1:9177"},
-		Datapath: config.Datapath{Mode: config.ModeNative, Hosts: 1 << 20, Pin: "/sys/fs/bpf/roam"},
+		Datapath: standardDatapath,
 		Warnings: c.Warnings,
 	})
 	var keys []string

@@ -10,8 +10,11 @@ import (
 // gateway reads what hosts see of us. Where the gateway is the default router and no address is given, it takes
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
-	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs")
-	g := Gateway{Role: one(f.get("role"), RoleDefault, RoleDefault, RoleStick)}
+	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl")
+	g := Gateway{
+		Role:    one(f.get("role"), RoleDefault, RoleDefault, RoleStick),
+		KeepTTL: f.get("keep_ttl").boolean(false),
+	}
 	used := make(map[netip.Addr]string)
 	read := func(key string) []netip.Addr {
 		return all(f.get(key), func(v value) (netip.Addr, bool) {

@@ -129,15 +129,6 @@ func listen(v value) string {
 	return net.JoinHostPort(host, port)
 }
 
-func datapath(v value) Datapath {
-	f := v.mapping("mode", "hosts", "pin")
-	return Datapath{
-		Mode:  one(f.get("mode"), ModeNative, ModeNative, ModeGeneric),
-		Hosts: uint32(f.get("hosts").count(DefaultHosts, 1, maxHosts)),
-		Pin:   f.get("pin").file(DefaultPin),
-	}
-}
-
 func (r *reader) sources(c *Config, v value) {
 	f := v.mapping("file", "fib", "bgp")
 	if file := f.get("file"); !file.absent() {

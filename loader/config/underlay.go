@@ -12,7 +12,7 @@ func (r *reader) underlay(c *Config, v value) {
 	if v.absent() {
 		return
 	}
-	f := v.mapping("interfaces", "locators", "router_mac")
+	f := v.mapping("interfaces", "locators", "router_mac", "dscp", "ports")
 	interfaces := f.require("interfaces", "name the interfaces towards other gateways")
 	c.Underlay.Interfaces = all(interfaces, func(v value) (string, bool) {
 		link, ok := v.link()
@@ -27,6 +27,8 @@ func (r *reader) underlay(c *Config, v value) {
 		mac = route.RouterMAC(c.Underlay.Locators[0].Address)
 	}
 	c.Underlay.RouterMAC = mac
+	c.Underlay.DSCP = f.get("dscp").dscp()
+	c.Underlay.Ports = tunnelPorts(f.get("ports"))
 }
 
 // atLeastOne refuses a list that is there and empty.

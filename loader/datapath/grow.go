@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+
+	"roam/maps"
 )
 
 // Grow moves forwarding to host tables for the given number of hosts of each family, without losing a packet or
@@ -45,6 +47,41 @@ func (p *Plane) Grow(hosts uint32) (err error) {
 	p.replace(next)
 	p.growing = true
 	return p.settle()
+}
+
+// Retune puts a program with other load-time constants in the place of the one in force, without losing a packet; the same ones
+// change nothing. Frags stay as they are: only a start changes them. An error leaves the old program in force.
+func (p *Plane) Retune(tune maps.Tune) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.tune
+	tune.Frags = before.Frags
+	if tune == before {
+		return nil
+	}
+	if p.growing {
+		if err := p.settle(); err != nil {
+			return err
+		}
+	}
+	var u undo
+	defer u.onError(&err)
+	u.add(func() error { p.tune = before; return nil })
+	p.tune = tune
+	next, err := p.begin(p.objects.HostMaps(), p.shared(), &u)
+	if err != nil {
+		return err
+	}
+	if err := next.swap(); err != nil {
+		return err
+	}
+	if err := next.commit(); err != nil {
+		return err
+	}
+	u.keep()
+	p.replace(next)
+	p.clean()
+	return nil
 }
 
 // shared are the maps that every generation has in common: all but the host tables.

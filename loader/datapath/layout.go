@@ -49,6 +49,9 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.reserve(g.reserved(spec)); err != nil {
 		return err
 	}
+	if err := g.table.setSubnets(g.table.neighbourSubnets(spec.Tenants)); err != nil {
+		return err
+	}
 	g.spec = spec
 	if err := g.place(); err != nil {
 		return err

@@ -10,13 +10,16 @@ import (
 
 // writeTenants says what holds for each tenant as a whole.
 func (g *Gateway) writeTenants() error {
-	isolated := sharing(g.spec.Tenants)
+	isolated, keep := sharing(g.spec.Tenants), keepsTTL(g.spec.Tenants)
 	for _, t := range g.spec.Tenants {
 		have := g.table.ports.Tenant(g.table.tenants.ids[t.ID])
 		tenant := maps.Tenant{Fragment: have.Fragment, FragmentMac: have.FragmentMac, Flags: have.Flags & maps.TenantFragment}
 		tenant.Icmp4, tenant.Icmp6 = errorSources(t.Segments)
 		if isolated[t.ID] {
 			tenant.Flags |= maps.TenantIsolated
+		}
+		if keep[t.ID] {
+			tenant.Flags |= maps.TenantKeepTTL
 		}
 		if err := g.table.ports.PutTenant(g.table.tenants.ids[t.ID], tenant); err != nil {
 			return err

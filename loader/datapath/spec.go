@@ -60,4 +60,5 @@ type SegmentSpec struct {
 	MAC     route.MAC    // of the shared addresses
 	Foreign []route.MAC  // of gateways that stood here before, or stand where hosts come from
 	Stick   bool         // another router is the segment's default gateway
+	KeepTTL bool         // no TTL is taken between hosts of one subnet
 }

@@ -27,6 +27,7 @@ type table struct {
 	known    map[uint16]bool     // variants to keep although no route names them
 	remotes  remotes
 	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
+	subnets  map[entryKey]uint32 // between whose hosts no TTL is taken; their spaces are SpaceSubnets and a tenant\'s
 	stale    map[entryKey]struct{}
 }
 
@@ -41,7 +42,7 @@ func openTable(o *maps.Objects, hosts *maps.Hosts, log *slog.Logger) (*table, er
 	t := &table{
 		log: log, hosts: hosts, prefixes: maps.OpenPrefixes(o),
 		own: map[netip.Addr]bool{}, known: map[uint16]bool{},
-		reserved: map[entryKey]uint32{}, stale: map[entryKey]struct{}{},
+		reserved: map[entryKey]uint32{}, subnets: map[entryKey]uint32{}, stale: map[entryKey]struct{}{},
 		tenants: tenants{hosts: hosts, spaces: map[uint32]uint16{}, ids: map[route.TenantID]uint16{}},
 	}
 	var err error
@@ -79,6 +80,10 @@ func (t *table) adopt() error {
 	var broken []entryKey
 	see := func(space uint16, prefix netip.Prefix, id uint32) bool {
 		key := entryKey{space, prefix}
+		if space >= maps.SpaceSubnets {
+			t.subnets[key] = id
+			return true
+		}
 		if !t.nexthops.Hold(id) {
 			broken = append(broken, key)
 			return true

@@ -64,6 +64,9 @@ func Open(o Options) (_ *Plane, err error) {
 	if o.Hosts == 0 {
 		o.Hosts = DefaultHosts
 	}
+	if o.Tune == (maps.Tune{}) {
+		o.Tune = maps.DefaultTune
+	}
 	_ = rlimit.RemoveMemlock() // before Linux 5.11; where it may not be removed, loading says so
 	p := &Plane{
 		log: o.Log, step: o.Step, tune: o.Tune,
@@ -160,7 +163,7 @@ func (p *Plane) create(hosts uint32, u *undo) error {
 		return err
 	}
 	defer tables.Close()
-	return p.start(tables, nil, u)
+	return p.start(tables, nil, nil, u)
 }
 
 // adopt loads this binary's program over the tables of base.
@@ -170,14 +173,24 @@ func (p *Plane) adopt(base *generation, u *undo) error {
 		return err
 	}
 	p.adopted = true
-	return p.start(base.hosts(), known, u)
+	egress, err := p.partEgress(known)
+	if err != nil {
+		return err
+	}
+	return p.start(base.hosts(), known, egress, u)
 }
 
-// start carries out the transaction of a start, and becomes the writer of the tables before a packet meets the program.
-func (p *Plane) start(tables maps.HostMaps, reuse map[string]*ebpf.Map, u *undo) error {
+// start carries out the transaction of a start, and becomes the writer of the tables before a packet meets the program. The
+// egress ports of an earlier program that this one cannot share, if any, are carried over.
+func (p *Plane) start(tables maps.HostMaps, reuse map[string]*ebpf.Map, egress *ebpf.Map, u *undo) error {
 	next, err := p.begin(tables, reuse, u)
 	if err != nil {
 		return err
+	}
+	if egress != nil {
+		if err := copyEgress(next.objects.TxPorts, egress); err != nil {
+			return err
+		}
 	}
 	if err := p.step.before("open the host table"); err != nil {
 		return err
