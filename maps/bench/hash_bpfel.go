@@ -141,7 +141,7 @@ type hashLocator struct {
 	Mtu       uint16
 	Number    uint16
 	Options   uint8
-	Pad       [3]uint8
+	Pad       [7]uint8
 }
 
 type hashLpm4Key struct {

@@ -129,7 +129,7 @@ type tableLocator struct {
 	Mtu       uint16
 	Number    uint16
 	Options   uint8
-	Pad       [3]uint8
+	Pad       [7]uint8
 }
 
 type tableLpm4Key struct {

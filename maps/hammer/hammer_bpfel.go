@@ -110,7 +110,7 @@ type HammerLocator struct {
 	Mtu       uint16
 	Number    uint16
 	Options   uint8
-	Pad       [3]uint8
+	Pad       [7]uint8
 }
 
 type HammerLpm4Key struct {
