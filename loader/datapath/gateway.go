@@ -21,6 +21,7 @@ type Gateway struct {
 	log      *slog.Logger
 	plane    *Plane
 	underlay *underlay
+	paths    *pathMTUs
 
 	mu       sync.Mutex
 	table    *table
@@ -41,7 +42,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		log: log, plane: plane, table: t, underlay: newUnderlay(log),
+		log: log, plane: plane, table: t, underlay: newUnderlay(log), paths: newPathMTUs(),
 		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
 	}
 	if n := len(t.stale); n > 0 {
@@ -108,7 +109,15 @@ func (g *Gateway) SegmentIndex(name string) uint16 {
 func (g *Gateway) Run(ctx context.Context) error {
 	tidied := make(chan error, 1)
 	go func() { tidied <- g.tidy(ctx) }()
+	hearing, stop := context.WithCancel(ctx)
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		g.paths.listen(hearing, g.hearTooBig, func(err error) { g.log.Warn("path MTU discovery", "error", err) })
+	}()
 	err := g.underlay.run(ctx, g.refresh)
+	stop()
+	<-heard
 	return errors.Join(err, <-tidied)
 }
 
@@ -168,7 +177,9 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		a := g.table.locators.Key(variant).Address
 		if !seen[a] {
 			seen[a] = true
-			hops[a], why[a] = r.resolve(a)
+			h, e := r.resolve(a)
+			h.MTU = g.paths.limit(a, h.MTU)
+			hops[a], why[a] = h, e
 			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
 			if errors.Is(why[a], errUnresolved) || confirm && why[a] == nil {
 				err = errors.Join(err, ask(hops[a].link, hops[a].nextHop))
@@ -239,6 +250,7 @@ func (g *Gateway) stateOf(a netip.Addr, variant uint16, h hop, why error) Locato
 		s.Why = why.Error()
 		return s
 	}
+	s.pathMTU = h.MTU
 	s.Interface = g.placed.underlay[h.link].name
 	s.MTU = h.MTU - overhead(route.Encap(g.table.locators.Key(variant).Encap), a)
 	return s

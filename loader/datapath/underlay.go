@@ -40,6 +40,8 @@ type LocatorState struct {
 	MTU       int    // the largest inner IP packet
 	Number    uint16 // of its counters
 	Since     time.Time
+
+	pathMTU int // of the underlay
 }
 
 const (
@@ -297,6 +299,13 @@ func (u *underlay) keep(seen map[netip.Addr]bool) {
 			delete(u.states, a)
 		}
 	}
+}
+
+func (u *underlay) state(locator netip.Addr) (LocatorState, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s, ok := u.states[locator]
+	return s, ok
 }
 
 func (u *underlay) list() []LocatorState {
