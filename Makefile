@@ -20,7 +20,7 @@ KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 
-.PHONY: help build install deb generate demo test test-kernels check bench fuzz clean lab-tools
+.PHONY: help build install deb generate dashboards demo test test-kernels check bench fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ deb: build ## bin/roam_VERSION_ARCH.deb
 generate: ## compile bpf/ and write its Go bindings
 	@tools/need $(COMPILER)
 	go generate ./maps/...
+
+dashboards: ## write docs/grafana/*.json and check them and the rules, also against Grafana's own types (needs npm)
+	@tools/need prometheus
+	go generate ./docs/grafana
+	ROAM_SCHEMA=1 go test -count=1 ./docs/...
 
 lab-tools:
 	@tools/need $(LAB)
