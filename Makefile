@@ -61,7 +61,7 @@ test-kernels: lab-tools ## the packet and network tests on other kernels, under 
 	KERNELS="$(KERNELS)" go tool gotestsum --format standard-verbose -- -count=1 -timeout 30m ./lab/kernels \
 		$(if $(filter file,$(origin KERNELS)),-page $(CURDIR)/docs/kernels.md)
 
-check: ## format, vet, staticcheck, generated code, import rules, shell and metric lint
+check: ## format, vet, staticcheck, generated code, import rules; lint of shell, metrics, dashboards, rules
 	@tools/need $(COMPILER) $(LINT) prometheus
 	@unformatted=$$(go tool gofumpt -l . ); [ -z "$$unformatted" ] || { echo "not formatted (go tool gofumpt -w .): $$unformatted"; exit 1; }
 	go vet ./...
@@ -69,7 +69,7 @@ check: ## format, vet, staticcheck, generated code, import rules, shell and metr
 	GOARCH=arm64 go build ./...
 	shellcheck tools/* .ci/run
 	tools/check-generated
-	go test -count=1 -run 'TestImports|TestMetrics' ./loader ./loader/metrics
+	go test -count=1 -run 'TestImports|TestMetrics|TestLint|TestCommitted|TestRules|TestAlerts' ./loader ./loader/metrics ./docs/...
 
 fuzz: lab-tools ## the parsers and the packet walk, FUZZTIME each; ROAM_PACKETS random packets against the naive model
 	@go list -f '{{if .TestGoFiles}}{{.Dir}} {{.ImportPath}}{{end}}{{if .XTestGoFiles}} {{.Dir}} {{.ImportPath}}{{end}}' ./... | \
