@@ -88,6 +88,7 @@ type RIB struct {
 	targets   targets
 	holds     holds
 	gaps      map[key]gap
+	gapsSwept time.Time
 	counts    counts
 	touched   []touch
 	decisions []route.Decision

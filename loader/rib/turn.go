@@ -27,8 +27,9 @@ type gap struct {
 }
 
 const (
-	maxGaps = 1 << 16
-	longGap = 5 * time.Minute
+	maxGaps    = 1 << 16
+	longGap    = 5 * time.Minute
+	sweepEvery = 10 * time.Second // a million withdrawn hosts must not make for a million sweeps
 )
 
 // turned tells Options.Turned of a changed answer. What a first full report brings is knowledge, not news.
@@ -83,7 +84,8 @@ func (r *RIB) reachable(a answer) bool {
 
 func (r *RIB) openGap(k key, before route.Decision) {
 	now := r.clock.Now()
-	if len(r.gaps) == maxGaps {
+	if len(r.gaps) == maxGaps && now.Sub(r.gapsSwept) >= sweepEvery {
+		r.gapsSwept = now
 		for old, g := range r.gaps {
 			if now.Sub(g.since) >= longGap {
 				delete(r.gaps, old)

@@ -101,6 +101,13 @@ func TestGapsAreBounded(t *testing.T) {
 	if len(b.gaps) != maxGaps {
 		t.Errorf("%d gaps", len(b.gaps))
 	}
+	start := time.Now()
+	for range 20 * maxGaps {
+		b.openGap(key{tenant: 2}, route.Decision{})
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("more than a million hosts took %v to be turned away", took)
+	}
 	b.clock.advance(longGap)
 	b.openGap(key{tenant: 2}, route.Decision{})
 	if len(b.gaps) != 1 {
