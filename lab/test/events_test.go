@@ -56,11 +56,11 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the move as dc2 sees it: %+v", move)
 	}
 
-	gw1.IP("link set wan0 down")
+	gw1.IP("route del 192.0.2.0/24 dev wan0")
 	if down := awaitEvent(s, gw1, "locator_down", "192.0.2.2"); down.Why == "" || !strings.Contains(down.Do, "ip route get 192.0.2.2") {
 		t.Errorf("the locator: %+v", down)
 	}
-	gw1.IP("link set wan0 up")
+	gw1.IP("route add 192.0.2.0/24 dev wan0 src 192.0.2.1")
 
 	good := gw1.Config
 	gw1.Config.VNI = 0
