@@ -32,6 +32,7 @@ type Config struct {
 	L2VNI      int // of the segment, 0 for none
 	BGP        *BGP
 	Socket     string
+	Metrics    string // address and port
 	Hosts      int
 	Pin        string
 }

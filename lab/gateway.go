@@ -37,7 +37,7 @@ func (l *Lab) Gateway(name string, bins Binaries) *Gateway {
 	g.file = filepath.Join(g.dir, "roamd.yaml")
 	pins := l.BPFFS(filepath.Join(name, "bpf"))
 	g.Config = Config{
-		VNI: 7001, Role: "default", Hosts: 4096, RouteFile: filepath.Join(g.dir, "routes.yaml"),
+		VNI: 7001, Role: "default", Hosts: 4096, Metrics: "127.0.0.1:9177", RouteFile: filepath.Join(g.dir, "routes.yaml"),
 		Socket: filepath.Join(g.dir, "roamd.sock"), Pin: filepath.Join(pins, "roam"),
 	}
 	return g

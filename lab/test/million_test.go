@@ -87,6 +87,8 @@ func TestMillionHosts(t *testing.T) {
 	anonymous, maps := g.Memory()
 	t.Logf("resident: %d MB anonymous (%d MB before the import), maps %d MB", anonymous>>20, anonymous0>>20, maps>>20)
 
+	scraped(t, g)
+
 	got := exported(t, s, g)
 	for i := range million {
 		key := lab.HostRoute(numbered(i))
@@ -108,6 +110,27 @@ func TestMillionHosts(t *testing.T) {
 		t.Errorf("flush left %d routes", len(left))
 	}
 	lossless(t, s, list, 62, "other hosts during all that")
+}
+
+// scraped checks that metrics cost the same with a million hosts as with none: no series for any of them, and nothing
+// walked. The best of a few, because the machine has other things to do.
+func scraped(t *testing.T, g *lab.Gateway) {
+	t.Helper()
+	text, best := g.Scrape()
+	for range 9 {
+		_, took := g.Scrape()
+		best = min(best, took)
+	}
+	series := 0
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "#") {
+			series++
+		}
+	}
+	t.Logf("a scrape with a million routes: %v, %d series, %d bytes", best, series, len(text))
+	if best > 100*time.Millisecond || series > 1000 {
+		t.Error("a scrape is to take less than 100 ms and to have at most 1000 series here")
+	}
 }
 
 // importWithin imports a list until packets follow it within the limit, three times at most: what else the machine
