@@ -25,6 +25,7 @@ var ours = map[string][]string{
 	"roam/loader/rib":    {"roam/loader/route"},
 	"roam/loader/host":   {"roam/loader/route"},
 	"roam/loader/event":  {},
+	"roam/loader/bfd":    {},
 	"roam/loader/api":    {"roam/loader/route", "roam/loader/event"},
 
 	"roam/loader/source/file": {"roam/loader/route"},

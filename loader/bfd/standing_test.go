@@ -1,0 +1,46 @@
+package bfd
+
+import (
+	"testing"
+	"time"
+)
+
+// TestStanding: who is out, and for how long.
+func TestStanding(t *testing.T) {
+	s := &standing{}
+	now := epoch
+	after := func(d time.Duration, up, goodbye, out bool, what string) {
+		t.Helper()
+		now = now.Add(d)
+		if s.follow(up, goodbye, now); s.out != out {
+			t.Fatalf("%s: out is %v", what, s.out)
+		}
+	}
+	after(time.Hour, false, false, false, "never Up")
+	after(0, true, false, false, "the first time Up")
+	after(time.Minute, false, false, true, "a fall")
+	after(time.Hour, false, false, true, "still down")
+	after(0, true, false, true, "up again")
+	after(firstHold-1, true, false, true, "not long enough")
+	after(1, true, false, false, "long enough")
+
+	hold := firstHold
+	for hold < 2*longHold {
+		after(time.Millisecond, false, false, true, "another fall")
+		hold *= 2
+		held := min(hold, longHold)
+		after(time.Second, true, false, true, "up again")
+		after(held-1, true, false, true, "not long enough")
+		after(1, true, false, false, "long enough")
+	}
+
+	after(calm, false, false, true, "a fall after a calm time")
+	after(0, true, false, true, "up again")
+	after(firstHold, true, false, false, "the first hold again")
+
+	after(time.Second, false, true, false, "a goodbye")
+	after(time.Hour, false, false, false, "silence after a goodbye")
+	after(0, true, false, false, "back from a goodbye")
+	after(time.Second, false, false, true, "a fall")
+	after(time.Second, false, true, false, "a goodbye of one that is out")
+}
