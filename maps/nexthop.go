@@ -54,6 +54,7 @@ type NexthopTable struct {
 	ids      map[Target]uint32
 	entries  map[uint32]*entry
 	records  map[adjacencyKey]uint32 // resolved adjacencies: the record that all ids of a (tenant, variant) share
+	doubted  map[uint16]bool         // variants that sets avoid
 	freeID   allocator
 	freeLoc  allocator
 	freeSet  allocator
@@ -241,18 +242,14 @@ func (n *NexthopTable) recordSet(nh Nexthop, t Target) (Nexthop, error) {
 	return nh, nil
 }
 
-// alive is a set's buckets without the members that have no rewrite now: each of theirs goes to a member that has one, in
-// proportion to what those have, and all others stay where they are. A set of which nobody is left stays as it is, and its
-// packets are counted as unresolved.
+// alive is a set's buckets without the members that have no rewrite now or are in doubt: each of theirs goes to one of the
+// others, in proportion to what those have, and all others stay where they are. Where all members with a rewrite are in doubt, a
+// doubt says nothing that helps, and it does not count. A set of which nobody is left stays as it is, and its packets are counted
+// as unresolved.
 func (n *NexthopTable) alive(t Target, set Set) Set {
-	var living []uint32
-	dead := make([]bool, len(set.Member))
-	for b, v := range t.members() {
-		if _, ok := n.records[adjacencyKey{t.Tenant, v}]; ok {
-			living = append(living, set.Member[b])
-		} else {
-			dead[b] = true
-		}
+	living, dead := n.living(t, set, n.doubted)
+	if len(living) == 0 {
+		living, dead = n.living(t, set, nil)
 	}
 	for b := range dead {
 		if dead[b] && len(living) > 0 {
@@ -262,8 +259,24 @@ func (n *NexthopTable) alive(t Target, set Set) Set {
 	return set
 }
 
-// Balance gives the buckets of members without a rewrite to others, and gives them back once it is there: after calls of
-// Resolve and Unresolve. The error wraps ErrFull; then a set stays as it was.
+// living are the members of the buckets that can stay, and which buckets cannot.
+func (n *NexthopTable) living(t Target, set Set, doubted map[uint16]bool) (living []uint32, dead [SetMembers]bool) {
+	for b, v := range t.members() {
+		if _, ok := n.records[adjacencyKey{t.Tenant, v}]; ok && !doubted[v] {
+			living = append(living, set.Member[b])
+		} else {
+			dead[b] = true
+		}
+	}
+	return living, dead
+}
+
+// Doubt names all variants that sets are to avoid: their rewrites are good, but their far ends may not be. A next hop that is no set
+// goes on using them. Balance makes it so.
+func (n *NexthopTable) Doubt(variants map[uint16]bool) { n.doubted = variants }
+
+// Balance gives the buckets of members without a rewrite, or in doubt, to others, and gives them back once that is over: after
+// calls of Resolve, Unresolve and Doubt. The error wraps ErrFull; then a set stays as it was.
 func (n *NexthopTable) Balance() error {
 	for t, id := range n.ids {
 		if t.Kind != KindSet {
@@ -464,7 +477,9 @@ func (n *NexthopTable) dropRecords() {
 }
 
 // Reclaimable reports whether something waits for a grace period.
-func (n *NexthopTable) Reclaimable() bool { return len(n.released) > 0 || n.freeAdj.waiting() || n.freeSet.waiting() }
+func (n *NexthopTable) Reclaimable() bool {
+	return len(n.released) > 0 || n.freeAdj.waiting() || n.freeSet.waiting()
+}
 
 // Variants lists the adjacencies in use, so that the underlay tracker knows what to resolve.
 func (n *NexthopTable) Variants() []Target {

@@ -82,6 +82,21 @@ func TestBalance(t *testing.T) {
 	}
 	balance()
 	expect("all back")
+	n.Doubt(map[uint16]bool{3: true})
+	balance()
+	expect("3 in doubt", 3)
+	n.Doubt(map[uint16]bool{1: true, 2: true, 3: true})
+	balance()
+	expect("all in doubt")
+	n.Unresolve(1, 2)
+	balance()
+	expect("2 lost, the others in doubt", 2)
+	if err := n.Resolve(1, 2, Adjacency{Locator: 2}); err != nil {
+		t.Fatal(err)
+	}
+	n.Doubt(nil)
+	balance()
+	expect("no doubt")
 	n.Release(id)
 	for n.Reclaimable() {
 		n.Free(n.Rest())

@@ -42,5 +42,9 @@ func TestStanding(t *testing.T) {
 	after(time.Hour, false, false, false, "silence after a goodbye")
 	after(0, true, false, false, "back from a goodbye")
 	after(time.Second, false, false, true, "a fall")
+	after(0, true, false, true, "up again")
+	after(2*firstHold-1, true, false, true, "not long enough: a goodbye is no fall, but the one before it was")
+	after(1, true, false, false, "long enough")
+	after(time.Second, false, false, true, "a fall")
 	after(time.Second, false, true, false, "a goodbye of one that is out")
 }
