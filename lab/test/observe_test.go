@@ -168,8 +168,10 @@ func dashboardsHaveData(t *testing.T, p *lab.Prometheus, one string) {
 		}
 		var d struct {
 			Templating  struct{ List []struct{ Multi bool } }
-			Annotations struct{ List []struct{ Target struct{ Expr string } } }
-			Panels      []struct {
+			Annotations struct {
+				List []struct{ Target struct{ Expr string } }
+			}
+			Panels []struct {
 				Title   string
 				Targets []struct{ Expr string }
 			}

@@ -120,6 +120,10 @@ func TestReference(t *testing.T) {
 				{Address: addr("2001:db8:ff::1"), Public: addr("2001:db8:ff::1")},
 			},
 			RouterMAC: mac("02:00:00:00:00:01"), DSCP: config.CopyDSCP, Ports: standardPorts,
+			BFD: &config.BFD{
+				Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 192,
+				Auth: &config.BFDAuth{Type: config.BFDMeticulousSHA1, ID: 1, Key: "a secret of all ends"},
+			},
 		},
 		Sites: []config.Site{{Name: "dc2", Locators: []config.RemoteLocator{
 			{
@@ -273,6 +277,11 @@ sources: {bgp: {asn: 65001, neighbors: [192.0.2.9, {address: "2001:db8::9", tena
 	m := n
 	m.Address, m.Tenant, m.Timers.Hold, m.Timers.Keepalive = addr("2001:db8::9"), 9, 10*time.Second, 3*time.Second
 	equal(t, c.Sources.BGP, &config.BGP{ASN: 65001, RouterID: addr("192.0.2.1"), Port: 179, Neighbors: []config.BGPNeighbor{n, m}})
+}
+
+func TestBFDDefaults(t *testing.T) {
+	c := parse(t, strings.Replace(minimal(t), "underlay:\n", "underlay:\n  bfd: {}\n", 1), nil)
+	equal(t, c.Underlay.BFD, &config.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 192})
 }
 
 func TestDefaultsFollow(t *testing.T) {
