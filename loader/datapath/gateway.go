@@ -28,8 +28,9 @@ type Gateway struct {
 	spec     Spec
 	placed   layout
 	stations *stations
-	foreign  bool          // the stations here are known: frames to anybody else may be routed
-	work     chan struct{} // something waits for a grace period
+	foreign  bool                  // the stations here are known: frames to anybody else may be routed
+	work     chan struct{}         // something waits for a grace period
+	silent   map[netip.Addr]string // locators that do not answer, and why
 
 	fragmenting bool // some way out carries less than some way in
 	fragmentMTU int  // to which oversize packets are cut now
@@ -199,6 +200,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		}
 		err = errors.Join(err, g.resolve(target, hops[a]))
 	}
+	g.doubt()
 	err = errors.Join(err, g.table.nexthops.Balance())
 	g.underlay.keep(seen)
 	g.noteMTUs(hops, why)
@@ -253,6 +255,9 @@ func (g *Gateway) stateOf(a netip.Addr, variant uint16, h hop, why error) Locato
 	s.pathMTU = h.MTU
 	s.Interface = g.placed.underlay[h.link].name
 	s.MTU = h.MTU - overhead(route.Encap(g.table.locators.Key(variant).Encap), a)
+	if why, silent := g.silent[a]; silent {
+		s.Up, s.Silent, s.Why = false, true, why
+	}
 	return s
 }
 

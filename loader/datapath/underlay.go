@@ -34,6 +34,7 @@ type underlay struct {
 type LocatorState struct {
 	Address   netip.Addr
 	Up        bool
+	Silent    bool   // the way is known, but the far end does not answer
 	Why       string // why not up
 	Interface string
 	NextHop   netip.Addr
