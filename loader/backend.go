@@ -268,7 +268,7 @@ func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
 	return list, nil
 }
 
-// Sessions lists the neighbours that routes are heard from.
+// Sessions lists the neighbours that routes are heard from, and the locators that are watched.
 func (o observer) Sessions(ctx context.Context) (api.List[api.Session], error) {
 	sessions, err := o.d.bgp.Sessions(ctx)
 	list := api.List[api.Session]{}
@@ -287,7 +287,7 @@ func (o observer) Sessions(ctx context.Context) (api.List[api.Session], error) {
 		}
 		list = append(list, out)
 	}
-	return list, err
+	return append(list, o.d.bfdSessions()...), err
 }
 
 // hostsAt counts the hosts whose winning claim leads to a site.
@@ -306,8 +306,11 @@ func (d *daemon) hostsAt(ctx context.Context, s config.Site) (n uint64, err erro
 }
 
 func stateName(s datapath.LocatorState) string {
-	if s.Up {
+	switch {
+	case s.Up:
 		return "up"
+	case s.Silent:
+		return "down"
 	}
 	return "unresolved"
 }

@@ -56,10 +56,14 @@ func (d *daemon) fates(ctx context.Context) ([]fate, error) {
 	var list []fate
 	for _, l := range d.gateway.Locators() {
 		a := l.Address.String()
-		list = append(list, fate{
+		f := fate{
 			up: event.LocatorUp, down: event.LocatorDown, subject: a, alive: l.Up, what: "locator " + a,
 			why: l.Why, do: fmt.Sprintf("ip route get %s; roamctl site list", a),
-		})
+		}
+		if l.Silent {
+			f.do = "roamctl session list; its hosts are reached by other locators, where they have any"
+		}
+		list = append(list, f)
 	}
 	for _, p := range d.gateway.Ports() {
 		f := fate{

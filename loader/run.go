@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"roam/loader/api"
+	"roam/loader/bfd"
 	"roam/loader/config"
 	"roam/loader/datapath"
 	"roam/loader/event"
@@ -60,6 +61,7 @@ type daemon struct {
 	fib     *fib.Source
 	file    *file.Source
 	bgp     *bgp.Source
+	bfd     *bfd.Speaker
 	inject  *apisource.Source
 	server  *api.Server
 	metrics *prometheus.Registry
@@ -114,6 +116,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.makeSources(cfg)
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
+	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: d.silent})
 	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
 	d.metrics = prometheus.NewRegistry()
 	collector := metrics.New(d, version, kernelRelease(), log)
@@ -167,13 +170,14 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) tasks() []task {
 	list := []task{
-		d.rib, d.gateway, d.server,
+		d.rib, d.gateway, d.server, d.bfd,
 		d.sourceTask(d.inject, preferAPI),
 		d.sourceTask(d.file, preferFile),
 		d.sourceTask(d.fib, preferFIB),
 		d.sourceTask(d.hosts, preferHost),
 		d.sourceTask(d.bgp, preferBGP),
 		do{"ports", d.watchPorts},
+		do{"locators", d.followLocators},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
 		do{"fates", d.watchFates},

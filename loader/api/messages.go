@@ -227,17 +227,19 @@ type SiteLocator struct {
 
 // Session is a neighbour of a protocol that tells of routes or of their locators, as GET /v1/sessions lists it.
 type Session struct {
-	Protocol   string       `json:"protocol"` // bgp
-	Neighbor   netip.Addr   `json:"neighbor"`
-	Up         bool         `json:"up"`
-	State      string       `json:"state"`         // in the protocol's words: established, active, ...
-	AgeSeconds float64      `json:"age_seconds"`   // since it came up or went down
-	Flaps      int          `json:"flaps"`         // times it went down
-	Why        string       `json:"why,omitempty"` // it went down the last time
-	ASN        uint32       `json:"asn,omitempty"`
-	Families   List[string] `json:"families,omitempty"`
-	Received   uint64       `json:"received,omitempty"` // routes it announces
-	Taken      uint64       `json:"taken,omitempty"`    // of these, those that are followed
+	Protocol         string       `json:"protocol"` // bgp, bfd
+	Neighbor         netip.Addr   `json:"neighbor"`
+	Local            netip.Addr   `json:"local,omitzero"` // our end, where there may be several
+	Up               bool         `json:"up"`
+	State            string       `json:"state"`         // in the protocol's words: established, active, ...
+	AgeSeconds       float64      `json:"age_seconds"`   // since it came up or went down
+	Flaps            int          `json:"flaps"`         // times it went down
+	Why              string       `json:"why,omitempty"` // it went down the last time
+	ASN              uint32       `json:"asn,omitempty"`
+	Families         List[string] `json:"families,omitempty"`
+	Received         uint64       `json:"received,omitempty"`          // routes it announces
+	Taken            uint64       `json:"taken,omitempty"`             // of these, those that are followed
+	DetectionSeconds float64      `json:"detection_seconds,omitempty"` // without a packet, after which the neighbour counts as lost
 }
 
 // Counters answers GET /v1/counters.

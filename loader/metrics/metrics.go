@@ -112,7 +112,7 @@ var (
 	byteCount      = desc("bytes_total", "Bytes of frames as they arrived, by ingress port and reason.", "port", "reason")
 	locatorPackets = desc("locator_packets_total", "Packets sent into the tunnel to a locator.", "locator")
 	locatorBytes   = desc("locator_bytes_total", "Bytes of frames, as they arrived, sent into the tunnel to a locator.", "locator")
-	locatorUp      = desc("locator_up", "Whether the underlay knows the way to a locator (1) or not (0).", "locator")
+	locatorUp      = desc("locator_up", "Whether the underlay knows the way to a locator and, where it is watched, it answers (1) or not (0).", "locator")
 	routes         = desc("routes", "Routes a source claims, by tenant.", "tenant", "source")
 	hosts          = desc("hosts", "Hosts by tenant and where they live: here, elsewhere, or held after a move.", "tenant", "state")
 	moves          = desc("host_moves_total", "Hosts that changed their home.", "tenant")

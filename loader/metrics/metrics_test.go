@@ -47,7 +47,7 @@ func collector(f fake) *Collector {
 
 func TestMetricsValues(t *testing.T) {
 	err := testutil.CollectAndCompare(collector(fake{s: full}), strings.NewReader(`
-# HELP roam_locator_up Whether the underlay knows the way to a locator (1) or not (0).
+# HELP roam_locator_up Whether the underlay knows the way to a locator and, where it is watched, it answers (1) or not (0).
 # TYPE roam_locator_up gauge
 roam_locator_up{locator="192.0.2.2"} 1
 # HELP roam_packets_total Packets by ingress port and reason; the prefix of a reason is its verdict.

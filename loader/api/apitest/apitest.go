@@ -157,6 +157,10 @@ func (d *Daemon) Sessions(context.Context) (api.List[api.Session], error) {
 			Flaps: 1, Why: "hold-timer-expired", ASN: 65002, Families: api.List[string]{"evpn"}, Received: 12, Taken: 10,
 		},
 		{Protocol: "bgp", Neighbor: netip.MustParseAddr("192.0.2.3"), State: "active", ASN: 65003, Families: api.List[string]{"evpn", "ipv4"}},
+		{
+			Protocol: "bfd", Neighbor: netip.MustParseAddr("192.0.2.2"), Local: netip.MustParseAddr("192.0.2.1"), Up: true,
+			State: "up", AgeSeconds: 60, DetectionSeconds: 0.3,
+		},
 	}, d.Failure
 }
 
