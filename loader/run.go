@@ -28,6 +28,7 @@ import (
 	"roam/loader/event"
 	"roam/loader/host"
 	"roam/loader/metrics"
+	"roam/loader/radv"
 	"roam/loader/rib"
 	"roam/loader/route"
 	apisource "roam/loader/source/api"
@@ -63,6 +64,7 @@ type daemon struct {
 	bgp     *bgp.Source
 	bfd     *bfd.Speaker
 	inject  *apisource.Source
+	radv    *radv.Advertiser
 	server  *api.Server
 	metrics *prometheus.Registry
 	events  *event.Log
@@ -114,6 +116,8 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Turned: d.turned, Locator: cfg.Underlay.Locators[0].Address, Site: cfg.Site})
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
+	d.radv = radv.New(log)
+	d.radv.Set(advertised(cfg))
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
 	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: d.silent})
@@ -178,6 +182,7 @@ func (d *daemon) tasks() []task {
 		d.sourceTask(d.bgp, preferBGP),
 		do{"ports", d.watchPorts},
 		do{"locators", d.followLocators},
+		d.radv,
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
 		do{"fates", d.watchFates},

@@ -7,6 +7,7 @@ import (
 	"roam/loader/config"
 	"roam/loader/datapath"
 	"roam/loader/host"
+	"roam/loader/radv"
 	"roam/loader/route"
 	"roam/loader/source/bgp"
 	"roam/loader/source/fib"
@@ -65,6 +66,32 @@ func tune(c *config.Config) maps.Tune {
 		}
 	}
 	return t
+}
+
+// advertised are the segments whose hosts learn from us who their IPv6 router is.
+func advertised(c *config.Config) []radv.Link {
+	var list []radv.Link
+	for _, t := range c.Tenants {
+		for _, s := range t.Segments {
+			if !s.Gateway.Advertise {
+				continue
+			}
+			ref := accessRef(s)
+			l := radv.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN}.Device(), MAC: s.Gateway.MAC}
+			for _, a := range s.Gateway.Addresses {
+				if a.IsLinkLocalUnicast() {
+					l.Router = a
+				}
+			}
+			for _, p := range s.Subnets {
+				if p.Addr().Is6() {
+					l.Prefixes = append(l.Prefixes, p)
+				}
+			}
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // ports lists the interfaces that are to be ports.

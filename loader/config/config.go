@@ -144,6 +144,7 @@ type Gateway struct {
 	Routers      []netip.Addr // other routers on the segment
 	ForeignMACs  []route.MAC  // of gateways that stood here before
 	KeepTTL      bool         // between hosts of one subnet no TTL is taken
+	Advertise    bool         // router advertisements are sent
 }
 
 // Mobility says how a segment's hosts may move.

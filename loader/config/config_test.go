@@ -152,6 +152,7 @@ func TestReference(t *testing.T) {
 					MAC:          mac("02:00:5e:10:00:01"),
 					Routers:      []netip.Addr{addr("10.1.0.254")},
 					ForeignMACs:  []route.MAC{mac("00:50:56:aa:bb:cc")},
+					Advertise:    true,
 				},
 				Mobility: config.Mobility{
 					Freeze: config.Freeze{Moves: 5, Window: 3 * time.Minute, Recover: 30 * time.Minute},

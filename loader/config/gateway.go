@@ -10,7 +10,7 @@ import (
 // gateway reads what hosts see of us. Where the gateway is the default router and no address is given, it takes
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
-	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl")
+	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements")
 	g := Gateway{
 		Role:    one(f.get("role"), RoleDefault, RoleDefault, RoleStick),
 		KeepTTL: f.get("keep_ttl").boolean(false),
@@ -31,6 +31,7 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 	if g.Role == RoleDefault && f.get("addresses").absent() {
 		g.Addresses = s.firstAddresses(f.get("addresses"), used)
 	}
+	g.Advertise = s.advertise(g, f.get("router_advertisements"))
 	g.MAC, _ = f.get("mac").mac()
 	if g.MAC.IsZero() {
 		g.MAC = s.derivedMAC(t.VNI, g.Addresses)
@@ -43,6 +44,17 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 		return m, ok
 	})
 	return g
+}
+
+// advertise tells whether hosts learn from us that we are their IPv6 router: by default wherever we can say so.
+func (s *Segment) advertise(g Gateway, v value) bool {
+	can := g.Role == RoleDefault && slices.ContainsFunc(g.Addresses, netip.Addr.IsLinkLocalUnicast) &&
+		slices.ContainsFunc(s.Subnets, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	wanted := v.boolean(can)
+	if wanted && !can {
+		v.fail("needs role default, an IPv6 subnet, and a link-local address among addresses, such as fe80::1")
+	}
+	return wanted
 }
 
 // station reads an address that stands on the segment: in one of its subnets, or link-local IPv6.

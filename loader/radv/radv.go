@@ -1,0 +1,188 @@
+// Package radv tells hosts who their IPv6 router is: it answers router solicitations and advertises from time to time
+// (RFC 4861, section 6.2).
+//
+// What is advertised is the gateway that all sites share: its link-local address, its MAC, the segment's prefixes. The tricky part is
+// what is not done: no farewell is sent when the daemon ends, because forwarding goes on without it; hosts keep their router for
+// half an hour, and the next process is there long before that. Neighbour solicitations for the router's address are the data
+// path's, which answers them with R = 1.
+package radv
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+
+	"roam/loader/route"
+)
+
+// Link is a segment whose hosts learn their router.
+type Link struct {
+	Interface string         // on which the kernel sees the segment's packets untagged
+	Router    netip.Addr     // link-local, shared by all sites
+	MAC       route.MAC      // of the router
+	Prefixes  []netip.Prefix // IPv6
+}
+
+// RFC 4861, section 10, and the defaults of section 6.2.1.
+const (
+	maxInterval     = 600 * time.Second
+	minInterval     = maxInterval / 3
+	initialInterval = 16 * time.Second
+	initialCount    = 3
+	minDelay        = 3 * time.Second // between advertisements to all
+	reopenAfter     = 2 * time.Second
+)
+
+// Advertiser advertises on the links that it was last given. Safe for concurrent use.
+type Advertiser struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	links   []Link
+	changed chan struct{}
+}
+
+// New makes an Advertiser without links.
+func New(log *slog.Logger) *Advertiser {
+	return &Advertiser{log: log, changed: make(chan struct{}, 1)}
+}
+
+func (a *Advertiser) String() string { return "router advertisements" }
+
+// Set replaces the links. Equal ones change nothing.
+func (a *Advertiser) Set(links []Link) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if reflect.DeepEqual(a.links, links) {
+		return
+	}
+	a.links = links
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends.
+func (a *Advertiser) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		a.mu.Lock()
+		links := a.links
+		a.mu.Unlock()
+		session, stop := context.WithCancel(ctx)
+		var group sync.WaitGroup
+		for _, l := range links {
+			group.Go(func() { a.keep(session, l) })
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.changed:
+		}
+		stop()
+		group.Wait()
+	}
+	return nil
+}
+
+// keep serves a link whenever its interface is there.
+func (a *Advertiser) keep(ctx context.Context, l Link) {
+	for told := ""; ctx.Err() == nil; {
+		err := serve(ctx, l)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if err.Error() != told {
+			told = err.Error()
+			a.log.Warn("router advertisements", "interface", l.Interface, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reopenAfter):
+		}
+	}
+}
+
+// serve advertises on a link until ctx ends or the interface fails.
+func serve(ctx context.Context, l Link) error {
+	nic, err := net.InterfaceByName(l.Interface)
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(nic, packet.Raw, etherIPv6, &packet.Config{Filter: solicitations})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	asked := make(chan solicitation)
+	failed := make(chan error, 1)
+	go func() { failed <- hear(ctx, conn, asked) }()
+	all := time.NewTimer(0)
+	var last time.Time
+	for sent := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case s := <-asked:
+			if !s.from.IsUnspecified() {
+				if err := send(conn, nic, l, s.mac, s.from); err != nil {
+					return err
+				}
+				continue
+			}
+			all.Reset(max(0, time.Until(last.Add(minDelay)))) // who has no address yet hears what all hear
+		case <-all.C:
+			if err := send(conn, nic, l, allNodesMAC, allNodes); err != nil {
+				return err
+			}
+			sent++
+			last = time.Now()
+			wait := minInterval + rand.N(maxInterval-minInterval)
+			if sent <= initialCount {
+				wait = min(wait, initialInterval)
+			}
+			all.Reset(wait)
+		}
+	}
+}
+
+// hear reads solicitations until the socket closes.
+func hear(ctx context.Context, conn *packet.Conn, asked chan<- solicitation) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	frame := make([]byte, 2048)
+	for {
+		n, _, err := conn.ReadFrom(frame)
+		if err != nil {
+			return err
+		}
+		s, ok := parseSolicitation(frame[:n])
+		if !ok {
+			continue
+		}
+		select {
+		case asked <- s:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func send(conn *packet.Conn, nic *net.Interface, l Link, mac route.MAC, to netip.Addr) error {
+	mtu := nic.MTU
+	if now, err := net.InterfaceByIndex(nic.Index); err == nil {
+		mtu = now.MTU
+	}
+	_, err := conn.WriteTo(advertisement(l, mtu, mac, to), &packet.Addr{HardwareAddr: mac[:]})
+	return err
+}
