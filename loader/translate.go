@@ -77,7 +77,7 @@ func advertised(c *config.Config) []radv.Link {
 				continue
 			}
 			ref := accessRef(s)
-			l := radv.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN}.Device(), MAC: s.Gateway.MAC}
+			l := radv.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), MAC: s.Gateway.MAC}
 			for _, a := range s.Gateway.Addresses {
 				if a.IsLinkLocalUnicast() {
 					l.Router = a
@@ -110,7 +110,7 @@ func ports(c *config.Config) []string {
 }
 
 func accessRef(s config.Segment) datapath.PortRef {
-	return datapath.PortRef{Name: s.Access.Interface, VLAN: s.Access.VLAN}
+	return datapath.PortRef{Name: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner}
 }
 
 func hostSegments(c *config.Config, index func(name string) uint16) []host.Segment {
@@ -118,7 +118,7 @@ func hostSegments(c *config.Config, index func(name string) uint16) []host.Segme
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {
 			seg := host.Segment{
-				Index: int(index(s.Name)), Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN,
+				Index: int(index(s.Name)), Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner,
 				Subnets: s.Subnets, Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers,
 				NotHost: append([]route.MAC{s.Gateway.MAC}, s.Gateway.ForeignMACs...),
 			}

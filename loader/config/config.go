@@ -95,6 +95,7 @@ type Tenant struct {
 type Port struct {
 	Interface string
 	VLAN      uint16 // 0: untagged
+	Inner     uint16 // second tag (QinQ), 0 for none
 }
 
 // Segment is a set of subnets whose hosts move, and how they are reached here.
@@ -122,6 +123,7 @@ const (
 type Access struct {
 	Interface  string
 	VLAN       uint16 // 0: untagged
+	Inner      uint16 // second tag (QinQ), 0 for none
 	Mode       AccessMode
 	NextHopMAC route.MAC // fabric only
 }

@@ -92,6 +92,9 @@ func (r *reader) port(v value, p Port) bool {
 	if p.VLAN != 0 {
 		name = fmt.Sprintf("%s VLAN %d", p.Interface, p.VLAN)
 	}
+	if p.Inner != 0 {
+		name += fmt.Sprintf(".%d", p.Inner)
+	}
 	r.ports = append(r.ports, p)
 	return v.unique("port", name)
 }
@@ -106,6 +109,9 @@ func (r *reader) segment(c *Config, t *Tenant, v value) Segment {
 	s.Name = s.Access.Interface
 	if s.Access.VLAN != 0 {
 		s.Name = fmt.Sprintf("%s.%d", s.Access.Interface, s.Access.VLAN)
+	}
+	if s.Access.Inner != 0 {
+		s.Name += fmt.Sprintf(".%d", s.Access.Inner)
 	}
 	name := f.get("name")
 	if n, ok := name.name(); ok {
@@ -131,15 +137,19 @@ func (r *reader) access(v value) Access {
 	if v.absent() {
 		return Access{Mode: ModeEthernet}
 	}
-	f := v.mapping("interface", "vlan", "mode", "next_hop_mac")
+	f := v.mapping("interface", "vlan", "inner_vlan", "mode", "next_hop_mac")
 	a := Access{
-		VLAN: uint16(f.get("vlan").number(0, 0, maxVLAN)),
-		Mode: one(f.get("mode"), ModeEthernet, ModeEthernet, ModeFabric),
+		VLAN:  uint16(f.get("vlan").number(0, 0, maxVLAN)),
+		Inner: uint16(f.get("inner_vlan").number(0, 0, maxVLAN)),
+		Mode:  one(f.get("mode"), ModeEthernet, ModeEthernet, ModeFabric),
 	}
 	link := f.require("interface", "name the interface towards the hosts")
 	var ok bool
 	if a.Interface, ok = link.link(); ok {
-		r.port(link, Port{a.Interface, a.VLAN})
+		r.port(link, Port{a.Interface, a.VLAN, a.Inner})
+	}
+	if a.Inner != 0 && a.VLAN == 0 {
+		f.get("inner_vlan").fail("a second tag needs a first one: give vlan")
 	}
 	mac := f.get("next_hop_mac")
 	a.NextHopMAC, _ = mac.mac()

@@ -107,6 +107,9 @@ func (g *Gateway) fill(e *Explained) {
 }
 
 func (r PortRef) String() string {
+	if r.Inner != 0 {
+		return fmt.Sprintf("%s.%d.%d", r.Name, r.VLAN, r.Inner)
+	}
 	if r.VLAN != 0 {
 		return fmt.Sprintf("%s.%d", r.Name, r.VLAN)
 	}

@@ -20,6 +20,7 @@ import (
 type PortSpec struct {
 	Name     string
 	VLAN     uint16 // 802.1Q tag, 0 for none: the kernel works on a VLAN device then, which is created where there is none
+	Inner    uint16 // second tag (QinQ), 0 for none: a VLAN device on the first one
 	Access   bool   // towards hosts
 	Underlay bool   // towards other gateways
 	Uplink   bool   // routed, towards the rest of the tenant's network
@@ -221,7 +222,10 @@ func (k *Kernel) wishes(ports []PortSpec) (list []wish, errs error) {
 			continue
 		}
 		if p.VLAN != 0 {
-			add(vlanSetting{p.Name, p.VLAN}, present)
+			add(vlanSetting{p.Name, p.VLAN, p.Inner != 0}, present)
+		}
+		if p.Inner != 0 {
+			add(vlanSetting{vlanName(p.Name, p.VLAN), p.Inner, false}, present)
 		}
 		k.portWishes(p, ipv6, add)
 	}
@@ -374,6 +378,9 @@ func (p PortSpec) Device() string {
 	if p.VLAN == 0 {
 		return p.Name
 	}
+	if p.Inner != 0 {
+		return vlanName(vlanName(p.Name, p.VLAN), p.Inner)
+	}
 	return vlanName(p.Name, p.VLAN)
 }
 
@@ -401,6 +408,9 @@ func (p PortSpec) check(ipv6 bool) error {
 	if p.Name == "" || len(p.Name) > 15 || strings.ContainsAny(p.Name, "/ \t\n") || p.Name == "." || p.Name == ".." ||
 		p.Name == "all" || p.Name == "default" {
 		return fmt.Errorf("port %q: that is no interface name", p.Name)
+	}
+	if p.Inner > 4094 || p.Inner != 0 && p.VLAN == 0 {
+		return fmt.Errorf("port %s: inner VLAN %d is outside 1..4094, or the only one", p.Name, p.Inner)
 	}
 	if p.VLAN > 4094 {
 		return fmt.Errorf("port %s: VLAN %d is outside 1..4094", p.Name, p.VLAN)

@@ -67,7 +67,7 @@ func parseSetting(key string) (setting, error) {
 		}
 	case w[0] == "vlan":
 		if id, err := strconv.ParseUint(w[2], 10, 12); err == nil {
-			return vlanSetting{w[1], uint16(id)}, nil
+			return vlanSetting{link: w[1], id: uint16(id)}, nil
 		}
 	}
 	return nil, fmt.Errorf("the record of kernel settings holds %q, which this version does not know", key)
@@ -289,8 +289,9 @@ func (s upSetting) set(k *Kernel, _ string) error {
 
 // vlanSetting is the kernel's device for a tagged port: it untags what the program passes.
 type vlanSetting struct {
-	link string
-	id   uint16
+	link  string
+	id    uint16
+	outer bool // of two tags the outer one: 802.1ad
 }
 
 // vlanName is the usual name of a VLAN device, cut to what the kernel takes.
@@ -334,7 +335,11 @@ func (s vlanSetting) set(k *Kernel, value string) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = vlanName(s.link, s.id), parent.Attrs().Index
-	err = k.links.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: int(s.id)})
+	proto := netlink.VLAN_PROTOCOL_8021Q
+	if s.outer {
+		proto = netlink.VLAN_PROTOCOL_8021AD
+	}
+	err = k.links.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: int(s.id), VlanProtocol: proto})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("%w: the kernel has no VLAN devices: load its module 8021q", err)
 	}

@@ -318,7 +318,7 @@ func TestParseSetting(t *testing.T) {
 		addressSetting{"lan0", netip.MustParsePrefix("2001:db8::1/64")},
 		routeSetting{link: "lan0", subnet: netip.MustParsePrefix("10.0.0.0/8")},
 		flagSetting{"lan0", "promisc"},
-		vlanSetting{"lan0", 7},
+		vlanSetting{link: "lan0", id: 7},
 	} {
 		got, err := parseSetting(s.String())
 		if err != nil || got != s {

@@ -215,7 +215,7 @@ func (g *Gateway) placePort(w wantedPort) error {
 	}
 	attrs := link.Attrs()
 	p := maps.Port{
-		Ifindex: uint32(attrs.Index), Vlan: w.ref.VLAN, Role: w.role, Tenant: w.tenant, Segment: w.segment,
+		Ifindex: uint32(attrs.Index), Vlan: w.ref.VLAN, InnerVlan: w.ref.Inner, Role: w.role, Tenant: w.tenant, Segment: w.segment,
 		Mac: macOf(attrs.HardwareAddr), Mtu: uint16(min(attrs.MTU, 0xffff)),
 	}
 	facts, err := FactsOf(w.ref.Name)
@@ -224,6 +224,9 @@ func (g *Gateway) placePort(w wantedPort) error {
 	}
 	if w.ref.VLAN != 0 {
 		p.TagProto = wire16(unix.ETH_P_8021Q)
+		if w.ref.Inner != 0 {
+			p.TagProto = wire16(unix.ETH_P_8021AD)
+		}
 		if err := facts.SeesTags(); err != nil {
 			return err
 		}
@@ -296,7 +299,7 @@ func (g *Gateway) forgetSlots() {
 func (g *Gateway) kernelPorts() []PortSpec {
 	var list []PortSpec
 	add := func(p PortSpec) {
-		i := slices.IndexFunc(list, func(have PortSpec) bool { return have.Name == p.Name && have.VLAN == p.VLAN })
+		i := slices.IndexFunc(list, func(have PortSpec) bool { return have.Name == p.Name && have.VLAN == p.VLAN && have.Inner == p.Inner })
 		if i < 0 {
 			list = append(list, p)
 			return
@@ -314,10 +317,12 @@ func (g *Gateway) kernelPorts() []PortSpec {
 	}
 	for _, t := range g.spec.Tenants {
 		for _, ref := range t.Uplinks {
-			add(PortSpec{Name: ref.Name, VLAN: ref.VLAN, Uplink: true})
+			add(PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner, Uplink: true})
 		}
 		for _, s := range t.Segments {
-			p := PortSpec{Name: s.Access.Name, VLAN: s.Access.VLAN, Access: true, Subnets: s.Subnets, Own: s.Own}
+			p := PortSpec{
+				Name: s.Access.Name, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Access: true, Subnets: s.Subnets, Own: s.Own,
+			}
 			p.Isolated = shared[t.ID]
 			if !s.Stick {
 				p.Gateway = s.Gateway

@@ -45,8 +45,9 @@ type TenantSpec struct {
 
 // PortRef names an interface, or one VLAN of it.
 type PortRef struct {
-	Name string
-	VLAN uint16 // 0: untagged
+	Name  string
+	VLAN  uint16 // 0: untagged
+	Inner uint16 // second tag (QinQ), 0 for none
 }
 
 // SegmentSpec is a set of subnets and the port behind which their hosts are.

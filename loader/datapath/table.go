@@ -237,7 +237,7 @@ func (t *table) local(space uint16, d route.Decision) (uint32, error) {
 	if d.Local.Link == 0 || d.MAC.IsZero() || !d.Host() {
 		return maps.IDKernel, nil
 	}
-	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN, 0)
+	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN, d.Local.Inner)
 	if !ok {
 		return maps.IDKernel, nil
 	}

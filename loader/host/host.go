@@ -42,7 +42,8 @@ type Segment struct {
 	Index   int // as the data path numbers it
 	Tenant  route.TenantID
 	Link    string // interface name of the access port
-	VLAN    uint16 // 802.1Q tag on it, 0 for none
+	VLAN    uint16 // tag on it, 0 for none
+	Inner   uint16 // second tag (QinQ), 0 for none
 	Subnets []netip.Prefix
 	Gateway []netip.Addr // shared by all sites
 	Own     []netip.Addr // this gateway's

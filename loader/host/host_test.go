@@ -636,23 +636,26 @@ func TestFindPort(t *testing.T) {
 		return v
 	}
 	links := []netlink.Link{
-		vlan(9, 7, 5, "other.5"), vlan(8, 2, 5, "whatever"), vlan(4, 2, 6, "lan0.6"),
+		vlan(9, 7, 5, "other.5"), vlan(8, 2, 5, "whatever"), vlan(4, 2, 6, "lan0.6"), vlan(10, 8, 20, "lan0.5.20"),
 		&netlink.Veth{LinkAttrs: link(2, "lan0")}, &netlink.Veth{LinkAttrs: link(7, "other")},
 	}
 	tests := []struct {
 		link  string
 		vlan  uint16
+		inner uint16
 		index int // 0: missing
 		local route.Local
 	}{
-		{"lan0", 0, 2, route.Local{Link: 2}},
-		{"lan0", 5, 8, route.Local{Link: 2, VLAN: 5}},
-		{"other", 5, 9, route.Local{Link: 7, VLAN: 5}},
-		{"other", 6, 0, route.Local{}},
-		{"lan1", 0, 0, route.Local{}},
+		{"lan0", 0, 0, 2, route.Local{Link: 2}},
+		{"lan0", 5, 0, 8, route.Local{Link: 2, VLAN: 5}},
+		{"lan0", 5, 20, 10, route.Local{Link: 2, VLAN: 5, Inner: 20}},
+		{"lan0", 5, 21, 0, route.Local{}},
+		{"other", 5, 0, 9, route.Local{Link: 7, VLAN: 5}},
+		{"other", 6, 0, 0, route.Local{}},
+		{"lan1", 0, 0, 0, route.Local{}},
 	}
 	for _, test := range tests {
-		p := &port{Segment: Segment{Link: test.link, VLAN: test.vlan}}
+		p := &port{Segment: Segment{Link: test.link, VLAN: test.vlan, Inner: test.inner}}
 		index, ok := p.find(links)
 		if ok != (test.index != 0) || ok && (index != test.index || p.local != test.local) {
 			t.Errorf("%s: found %d %v %+v", p.name(), index, ok, p.local)

@@ -232,14 +232,22 @@ func (s *Source) findPorts(k *kernel) error {
 func (p *port) find(links []netlink.Link) (index int, ok bool) {
 	for _, l := range links {
 		if l.Attrs().Name == p.Link {
-			p.local = route.Local{Link: l.Attrs().Index, VLAN: p.VLAN}
+			p.local = route.Local{Link: l.Attrs().Index, VLAN: p.VLAN, Inner: p.Inner}
 		}
 	}
 	if p.local.Link == 0 || p.VLAN == 0 {
 		return p.local.Link, p.local.Link != 0
 	}
+	index, ok = vlanOn(links, p.local.Link, p.VLAN)
+	if ok && p.Inner != 0 {
+		return vlanOn(links, index, p.Inner)
+	}
+	return index, ok
+}
+
+func vlanOn(links []netlink.Link, parent int, id uint16) (index int, ok bool) {
 	for _, l := range links {
-		if v, is := l.(*netlink.Vlan); is && v.ParentIndex == p.local.Link && v.VlanId == int(p.VLAN) {
+		if v, is := l.(*netlink.Vlan); is && v.ParentIndex == parent && v.VlanId == int(id) {
 			return v.Index, true
 		}
 	}

@@ -25,6 +25,9 @@ func (p *port) name() string {
 	if p.VLAN == 0 {
 		return p.Link
 	}
+	if p.Inner != 0 {
+		return fmt.Sprintf("%s VLAN %d.%d", p.Link, p.VLAN, p.Inner)
+	}
 	return fmt.Sprintf("%s VLAN %d", p.Link, p.VLAN)
 }
 

@@ -128,6 +128,7 @@ func encode(b []byte, c *route.Claim) []byte {
 		b = append(b, 'l')
 		b = binary.BigEndian.AppendUint64(b, uint64(c.Local.Link))
 		b = binary.BigEndian.AppendUint16(b, c.Local.VLAN)
+		b = binary.BigEndian.AppendUint16(b, c.Local.Inner)
 	default:
 		b = append(b, 'r')
 	}

@@ -43,8 +43,8 @@ func validClaim(c *route.Claim) error {
 		return fmt.Errorf("%s is a group address, no host's MAC", c.MAC)
 	case c.Local != nil && c.Local.Link < 0:
 		return fmt.Errorf("interface index %d is negative", c.Local.Link)
-	case c.Local != nil && c.Local.VLAN > maxVLAN:
-		return fmt.Errorf("VLAN %d is outside 0..%d", c.Local.VLAN, maxVLAN)
+	case c.Local != nil && max(c.Local.VLAN, c.Local.Inner) > maxVLAN:
+		return fmt.Errorf("VLAN %d is outside 0..%d", max(c.Local.VLAN, c.Local.Inner), maxVLAN)
 	case c.Via != nil:
 		return validVia(c.Via)
 	}

@@ -164,8 +164,9 @@ type Claim struct {
 // Local says where on this gateway a host lives. A zero Link means "here, but the kernel must resolve it":
 // the data path passes its packets to the kernel until the neighbour is known.
 type Local struct {
-	Link int    // interface index of the access port
-	VLAN uint16 // 802.1Q tag on that port, 0 for none
+	Link  int    // interface index of the access port
+	VLAN  uint16 // tag on that port, 0 for none; of two the outer one
+	Inner uint16 // second tag (QinQ), 0 for none
 }
 
 // Change is one step of a source's report: a claim to hold, or a key to let go.
