@@ -176,6 +176,20 @@ func TestNoErrors(t *testing.T) {
 	}
 }
 
+// No IPv6 sender is told less than its links must carry, whatever fits: RFC 8200, section 5.
+func TestErrorTooSmall(t *testing.T) {
+	w := newWorld(t)
+	w.fill(onLAN)
+	for f, said := range map[family]int{v4: 1200, v6: 1280} {
+		tun := w.tunnelOf(f, atB4)
+		tun.mtu = 1200
+		w.adjacency(nexthopID(f, atB4), 0, tun)
+		in := w.sized(f, atB4, 1201)
+		in.ip.flags = layers.IPv4DontFragment
+		w.check(t, in.bytes(), w.told(in, tooBig, said))
+	}
+}
+
 // An error must fit the port too.
 func TestErrorTooBigForItsPort(t *testing.T) {
 	w := newWorld(t)

@@ -152,6 +152,8 @@ var wrongShims = map[encapsulation][]spoiledShim{
 	},
 	encGREKey: {
 		{"drop_unknown_vni", octet(4, 1)},
+		{"drop_unknown_vni", func(b []byte, _ *cell) []byte { copy(b[4:], []byte{0xff, 0xff, 0xff, 0xff}); return b }},
+
 		{"drop_tunnel_checksum", summed(0xff)},
 		{"drop_inner_not_ip", octet(3, 6)},
 		{"drop_tunnel_header", octet(1, 2)},

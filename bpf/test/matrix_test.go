@@ -213,12 +213,13 @@ func (c *cell) withSYN(p packet, mtu uint16, send func(p, expected packet)) {
 		send(ack, lowered)
 	}
 	for _, spoil := range []func(b []byte){
-		func(b []byte) { b[13] = 0x10 },        // no SYN
-		func(b []byte) { b[12] = 0xf0 },        // longer than the packet
-		func(b []byte) { b[12] = 0x40 },        // shorter than a header
-		func(b []byte) { b[20], b[21] = 9, 1 }, // an option shorter than its head
-		func(b []byte) { b[20], b[21] = 2, 3 }, // a size of one octet
-		func(b []byte) { b[20] = 0 },           // the end, and then more
+		func(b []byte) { b[13] = 0x10 },                             // no SYN
+		func(b []byte) { b[12] = 0xf0 },                             // longer than the packet
+		func(b []byte) { b[12] = 0x40 },                             // shorter than a header
+		func(b []byte) { b[20], b[21] = 9, 1 },                      // an option shorter than its head
+		func(b []byte) { b[20], b[21] = 2, 3 },                      // a size of one octet
+		func(b []byte) { b[20] = 0 },                                // the end, and then more
+		func(b []byte) { copy(b[20:], []byte{9, 1, 2, 4, 35, 40}) }, // what follows one that is too short is no option
 	} {
 		q := syn(p, 8960, false)
 		spoil(q.payload)

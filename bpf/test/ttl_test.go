@@ -27,6 +27,20 @@ func TestTTL(t *testing.T) {
 	})
 }
 
+// Addresses of no subnet at all are no neighbours.
+func TestTTLNotKept(t *testing.T) {
+	w := site(t, onLANKeep)
+	everyFamily(t, func(t *testing.T, f family) {
+		c := &cell{world: w, t: t, inner: f}
+		c.subnet()
+		c.withTenant(keepingTTL, func() {
+			in := w.to(f.outside(17, 0))
+			in.ip.src = f.outside(22, 0)
+			w.check(t, in.bytes(), w.leaves(t, "fwd_encap", w.tunnelOf(f, atB4), in.ip, 64))
+		})
+	})
+}
+
 // Out of a tunnel too.
 func TestTTLAfterTunnel(t *testing.T) {
 	w := site(t, onWAN)
