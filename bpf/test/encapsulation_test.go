@@ -45,9 +45,6 @@ func (e encapsulation) udpPort() uint16 {
 // hasVNI says whether a header field names the tenant.
 func (e encapsulation) hasVNI() bool { return e != encGRE && e != encIP && e != encGUE }
 
-// ethernet says whether the packet inside has an Ethernet header.
-func (e encapsulation) ethernet() bool { return e == encVXLAN || e == encGeneveEthernet }
-
 // protocol is the outer IP header's, over a packet of this family.
 func (e encapsulation) protocol(inner family) uint8 {
 	switch {

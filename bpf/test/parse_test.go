@@ -110,6 +110,23 @@ func TestTags(t *testing.T) {
 	w.check(t, back.bytes(), w.deliveredTo(v6, beside, back.ip))
 }
 
+// Every other pair of tags is no port, wherever its place in the table is.
+func TestOtherTags(t *testing.T) {
+	w := site(t, onLANQ)
+	in := w.base(v4, atB4)
+	for inner := range uint16(4096) {
+		if in.tags = []uint16{40, inner}; inner != 41 {
+			w.check(t, in.bytes(), want{reason: "pass_no_port"})
+		}
+		if in.tags = []uint16{inner, 41}; inner != 40 {
+			w.check(t, in.bytes(), want{reason: "pass_no_port"})
+		}
+	}
+	in.service = !in.service // the tags count, not what kind they are of
+	in.tags = []uint16{40, 41}
+	w.check(t, in.bytes(), w.leaves(t, "fwd_encap", w.tunnelOf(v4, atB4), in.ip, 64))
+}
+
 func TestMartians(t *testing.T) {
 	everyIngress(t, hostPorts, func(t *testing.T, w *world) {
 		for _, c := range []struct {
