@@ -159,7 +159,7 @@ func kindName(e datapath.Explained) string {
 }
 
 // Doctor lists what an operator should know.
-func (o operator) Doctor(context.Context) (api.List[api.Check], error) {
+func (o operator) Doctor(ctx context.Context) (api.List[api.Check], error) {
 	checks := api.List[api.Check]{}
 	for _, f := range o.d.gateway.Doctor() {
 		check := api.Check{Name: "port", Subject: f.Port, Level: api.LevelWarn, Found: f.What, Advice: f.Fix}
@@ -184,7 +184,8 @@ func (o operator) Doctor(context.Context) (api.List[api.Check], error) {
 		}
 		checks = append(checks, check)
 	}
-	return append(checks, o.d.ownLocatorChecks()...), nil
+	dropping, err := o.d.dropping(ctx)
+	return append(append(checks, o.d.ownLocatorChecks()...), dropping...), err
 }
 
 // Reload applies the configuration anew.

@@ -41,7 +41,10 @@ func (p *Plane) Doctor(ports []PortSpec) []Finding {
 		}
 		mtus[spec.Name] = f.MTU
 		d.attachment(f, p.programOn(f.Index))
-		d.driver(f)
+		for _, f := range append(members(f), f) {
+			d.driver(f)
+			d.known(f, runningRelease(), p.tune.Frags)
+		}
 		d.tags(f, spec)
 		d.segment(spec)
 	}
@@ -137,15 +140,8 @@ func (d *doctor) attachment(f Facts, ours uint32) {
 }
 
 func (d *doctor) driver(f Facts) {
-	if f.MTULimit != 0 && f.MTU > f.MTULimit {
-		d.add(LevelError, f.Name, fmt.Sprintf("MTU %d is too large for native XDP without fragments on driver %s", f.MTU, f.Driver),
-			fmt.Sprintf("ip link set %s mtu %d", f.Name, f.MTULimit))
-	}
 	if f.FeaturesKnown {
 		d.features(f)
-	}
-	if f.Driver == "ena" && f.Offloads != nil && f.RxQueues > 1 {
-		d.add(LevelInfo, f.Name, "driver ena runs native XDP with at most half of its queues in use", "ethtool -L "+f.Name+" combined N")
 	}
 	for _, lro := range []string{"rx-lro", "rx-gro-hw"} {
 		if f.Offloads[lro] {

@@ -33,7 +33,7 @@ func refuseForeign(l netlink.Link) error {
 // to its log only.
 func explainAttach(name string, mode Mode, err error) error {
 	f, _ := FactsOf(name)
-	limit := mtuLimit(f.Driver)
+	limit := drivers[f.Driver].mtu
 	var what string
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):

@@ -13,15 +13,16 @@ import (
 
 // Facts are what an interface and its driver say about themselves. What they do not say is zero.
 type Facts struct {
-	Name     string
-	Index    int
-	Driver   string
-	MTU      int
-	MTULimit int // the largest MTU for native XDP without fragments, 0 where not known
-	RxQueues int
-	TxQueues int
-	Up       bool // administratively
-	Carrier  bool
+	Name      string
+	Index     int
+	Driver    string
+	MTU       int
+	MTULimit  int // the largest MTU for native XDP without fragments, 0 where not known
+	RxQueues  int
+	TxQueues  int
+	MaxQueues int  // of combined ones, 0 where not known
+	Up        bool // administratively
+	Carrier   bool
 
 	Program uint32 // id of the XDP program on it, 0 for none
 	Mode    Mode   // of that program
@@ -43,15 +44,6 @@ const (
 	FeatureTransmit Features = 1 << 2 // takes what others redirect to it
 	FeatureFrags    Features = 1 << 5 // frames over one page
 )
-
-// mtuLimit is the largest MTU that a driver takes with native XDP without fragments, on x86 with its pages of 4 KiB;
-// 0 where not known.
-func mtuLimit(driver string) int {
-	return map[string]int{
-		"mlx5_core": 3498, "i40e": 3046, "ice": 3046, "ixgbe": 3050, "bnxt_en": 3502, "ena": 3498, "gve": 2032,
-		"virtio_net": 3506, "igc": 1500, "vmxnet3": 3494, "veth": 3520,
-	}[driver]
-}
 
 // FactsOf looks at an interface. What only some kernels or drivers tell is left out where they do not.
 func FactsOf(name string) (Facts, error) {
@@ -78,8 +70,12 @@ func (f *Facts) askDriver() {
 	}
 	defer e.Close()
 	f.Driver, _ = e.DriverName(f.Name)
-	f.MTULimit = mtuLimit(f.Driver)
-	if c, err := e.GetChannels(f.Name); err == nil && c.RxCount+c.TxCount+c.CombinedCount > 0 {
+	f.MTULimit = drivers[f.Driver].mtu
+	c, err := e.GetChannels(f.Name)
+	if err == nil {
+		f.MaxQueues = int(c.MaxCombined)
+	}
+	if err == nil && c.RxCount+c.TxCount+c.CombinedCount > 0 {
 		f.RxQueues, f.TxQueues = int(c.RxCount+c.CombinedCount), int(c.TxCount+c.CombinedCount)
 	}
 	f.Offloads, _ = e.Features(f.Name)
