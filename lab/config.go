@@ -13,6 +13,7 @@ type Config struct {
 	Underlay   []string // interfaces
 	Locators   []string
 	RouterMAC  string
+	BFD        string // the mapping, as text; empty for none
 	Peers      []Peer
 	VNI        int
 	Uplinks    []string // interfaces

@@ -39,6 +39,7 @@ type Options struct {
 	Role      string // "default" (also when empty), or "stick": hosts' router is r1, 10.1.0.254 at dc1
 	Underlay6 bool   // tunnels run over IPv6
 	Dual      bool   // gateways have a tunnel end of each family; a site's first is the preferred one
+	TwoWays   bool   // gateways have a second interface, wan1, and a second tunnel end on a wan of its own, wan2; both carry traffic
 	KernelFar bool   // dc2's gateway is the Linux kernel with its own VXLAN device
 	FRRFar    bool   // dc2's gateway is FRR with the kernel's VXLAN devices: see addFRR
 	Outside   bool   // r1 leads to a host that is no part of the subnet
@@ -82,6 +83,7 @@ var (
 	routers    = []string{"10.1.0.254", "2001:db8:1::fe"}
 	locators4  = [2]string{"192.0.2.1", "192.0.2.2"}
 	locators6  = [2]string{"2001:db8:ff::1", "2001:db8:ff::2"}
+	seconds4   = [2]string{"198.18.0.1", "198.18.0.2"} // with TwoWays
 	routerMACs = [2]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}
 
 	// OutsideNets are the prefixes of the outside host.
@@ -105,6 +107,9 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 		s.Switch.IP("link set lan1 mtu 2000", "link set lan2 mtu 2000")
 	} else {
 		s.Switch.Bridge("wan", s.underlayMTU())
+		if options.TwoWays {
+			s.Switch.Bridge("wan2", s.underlayMTU())
+		}
 	}
 	for site := range 2 {
 		for n := 1; n <= 2; n++ {
@@ -188,13 +193,20 @@ func (s *Sites) Twin(h *Host, site int) *Host {
 	return &twin
 }
 
-// Unplug takes a host's cable out; its far end lies in a bridge that leads nowhere.
+// Unplug takes a host's cable out: see Sever.
 func (s *Sites) Unplug(h *Host) {
+	s.Helper()
+	s.Sever(h.Port)
+}
+
+// Sever puts a port of the switch into a bridge that leads nowhere: what the cable carries is lost, and neither end
+// notices. Switch.Plug heals it.
+func (s *Sites) Sever(port string) {
 	s.Helper()
 	if !slices.Contains(s.Switch.Links(), "nowhere") {
 		s.Switch.Bridge("nowhere", hostMTU)
 	}
-	s.Switch.Plug(h.Port, "nowhere")
+	s.Switch.Plug(port, "nowhere")
 }
 
 // Third is a third site in one machine, dc3: a kernel VXLAN device with a host's address of each family on itself,
@@ -282,7 +294,11 @@ func (s *Sites) addGateway(site int, bins Binaries) {
 	peer := Peer{Site: SiteNames[1-site]}
 	for i, ends := range s.locators() {
 		c.Locators = append(c.Locators, ends[site])
-		peer.Locators = append(peer.Locators, PeerLocator{Address: ends[1-site], RouterMAC: routerMACs[1-site], Priority: i + 1})
+		l := PeerLocator{Address: ends[1-site], RouterMAC: routerMACs[1-site], Priority: i + 1}
+		if s.TwoWays {
+			l.Priority = 1
+		}
+		peer.Locators = append(peer.Locators, l)
 	}
 	c.Peers = []Peer{peer}
 	mtu := hostMTU
@@ -293,6 +309,11 @@ func (s *Sites) addGateway(site int, bins Binaries) {
 	s.Cable(End{In: g.Namespace, Name: "lan0"}, End{In: s.Switch, Name: g.Name + "-lan", Bridge: lan(site)}, mtu, 1)
 	if !s.OneArmed {
 		s.underlay(g.Namespace, site)
+	}
+	if s.TwoWays {
+		c.Underlay = append(c.Underlay, "wan1")
+		s.Cable(End{In: g.Namespace, Name: "wan1"}, End{In: s.Switch, Name: g.Name + "-wan2", Bridge: "wan2"}, s.underlayMTU(), 1)
+		g.Addresses("wan1", seconds4[site]+"/24")
 	}
 }
 
@@ -306,6 +327,8 @@ func (s *Sites) underlayMTU() int {
 // locators are the tunnel ends of both sites, once per address family in use.
 func (s *Sites) locators() [][2]string {
 	switch {
+	case s.TwoWays:
+		return [][2]string{locators4, seconds4}
 	case s.Dual && s.Underlay6:
 		return [][2]string{locators6, locators4}
 	case s.Dual:
