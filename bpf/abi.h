@@ -32,12 +32,15 @@ enum limits {
 	RECORD_BITS = 24,	/* of an IPv6 slot */
 	OVERFLOW_ENTRIES = 65536,
 	ICMP_SOURCES = 16384,	/* senders whose error messages are rationed at a time */
+	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
+	SIGHT_BUDGETS = 16384,	/* addresses and askers whose sightings are rationed at a time */
+	SEEN_ENTRIES = 8192,	/* senders that were looked up moments ago */
 };
 
 /* The exact-match tables map (space, address) to a 20-bit value. Spaces 1..4000 are tenants, whose values are
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
-	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for the TTL between neighbours */
+	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for sightings and the TTL between neighbours */
 	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
 };
@@ -285,9 +288,50 @@ struct icmp_source {
 	__u32 tenant;
 };
 
-struct icmp_budget {
-	__u64 since;		/* ns: the budget was counted then */
-	__u64 left;		/* in thousandths of a message */
+/* A token bucket. */
+struct budget {
+	__u64 since;		/* ns: it was filled then */
+	__u64 left;		/* in thousandths of a token */
+};
+
+/* By what sign a host showed itself, or was missed. */
+enum sight_kind {
+	SIGHT_NONE = 0,		/* no sighting: in the counters, those that found the ring full */
+	SIGHT_ARP_REQUEST,	/* the sender */
+	SIGHT_ARP_REPLY,	/* the sender */
+	SIGHT_ARP_ANNOUNCE,	/* sender and target are one (RFC 5227, section 2.3) */
+	SIGHT_ARP_PROBE,	/* the target, which the sender means to take (RFC 5227, section 2.1.1) */
+	SIGHT_ND_SOLICIT,	/* the source */
+	SIGHT_ND_ADVERT,	/* the target */
+	SIGHT_ND_DAD,		/* the target, which the sender means to take (RFC 4862, section 5.4.2) */
+	SIGHT_RARP,		/* a MAC, and no address (RFC 903): a hypervisor moved a machine */
+	SIGHT_DATA,		/* the source of an IP packet */
+	SIGHT_WANTED,		/* somebody sends to an address of ours that nobody has shown */
+	SIGHT_KINDS,
+};
+
+struct sighting {
+	__u64 when;		/* ns, CLOCK_MONOTONIC */
+	__be32 addr[4];		/* IPv4 is ::ffff:a.b.c.d; :: where there is none */
+	__u16 tenant;
+	__u16 port;		/* slot; of a wanted host, where the packet came in */
+	__u8 mac[6];		/* of the host; 0 of a wanted one */
+	__u8 kind;		/* enum sight_kind */
+	__u8 pad[5];
+};
+
+/* What sightings are rationed by. */
+enum sight_ration {
+	RATION_SEEN,		/* an address, or the MAC of one without */
+	RATION_WANTED,		/* a wanted address */
+	RATION_ASKER,		/* who wants it */
+	RATION_ALL,		/* all that is wanted */
+};
+
+struct sight_key {
+	__u64 hi, lo;		/* halves of the address as they lie in memory */
+	__u32 tenant;
+	__u32 ration;		/* enum sight_ration */
 };
 
 struct counter {

@@ -39,6 +39,9 @@ const volatile __u8 outer_dscp = DSCP_COPY;
 const volatile __u32 icmp_rate = 10;
 const volatile __u32 icmp_burst = 20;
 
+/* Hosts that show themselves are reported so many times a second, each. 0 reports none. */
+const volatile __u32 sight_rate = 10;
+
 /* Frames may be longer than a page: the program was loaded with the kernel's frags flag. */
 const volatile _Bool frags = 0;
 

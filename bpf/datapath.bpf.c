@@ -27,6 +27,7 @@ struct {
 #include "icmp.h"
 #include "mtu.h"
 #include "neigh.h"
+#include "sight.h"
 #include "source.h"
 #include "ttl.h"
 
@@ -185,6 +186,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 	if (r)
 		return r;
 	if (!p->tunnelled) {
+		sight_source(p);
 		r = neigh6(p);
 		if (r)
 			return r;
@@ -211,7 +213,10 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		return refused;
 	if (!r)
 		r = forward(p);
-	return check_inner_destination(p, r);
+	r = check_inner_destination(p, r);
+	if (r == PASS_NO_ROUTE)
+		want_destination(p);
+	return r;
 }
 
 static __always_inline enum reason walk(struct pkt *p)
@@ -222,6 +227,7 @@ static __always_inline enum reason walk(struct pkt *p)
 	if (r)
 		return r;
 	p->room = p->bytes - p->l3;
+	sight_link(p);
 	r = neigh(p);
 	if (r)
 		return r;
@@ -377,8 +383,11 @@ struct abi_types {
 	enum nexthop_flag nexthop_flag;
 	enum nexthop_id nexthop_id;
 	enum adjacency_flag adjacency_flag;
+	enum sight_kind sight_kind;
+	enum sight_ration sight_ration;
 	enum reason reason;
 	struct table_header table_header;
+	struct sighting sighting;
 };
 const struct abi_types abi_types __attribute__((used)) = {};
 

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "budget.h"
 #include "ecmp.h"
 #include "encap.h"
 #include "mtu.h"
@@ -40,8 +41,6 @@ struct error6 {
 #define ICMP_FRAG_NEEDED 4
 #define ICMP6_TOO_BIG 2
 #define ICMP6_TIME_EXCEEDED 3
-#define THOUSAND 1000ULL
-#define SECONDS_MAX (3600 * 1000000000ULL)
 
 /* Lets the kernel fragment: the packet goes to it by the tenant's fragment port, and its pieces come back there. */
 static __always_inline enum reason to_fragment(struct pkt *p, const struct tenant *t)
@@ -103,12 +102,9 @@ static __always_inline int read_complaint(struct pkt *p, const struct complaint 
 	return parse_ip(p) ? -1 : 0;
 }
 
-/* A token bucket for each sender. Two CPUs may both take the last one: no harm. */
 static __always_inline int in_budget(const struct pkt *p)
 {
 	struct icmp_source key = { .tenant = p->tenant };
-	struct icmp_budget *b, fresh;
-	__u64 now = bpf_ktime_get_ns(), spent, left;
 
 	if (p->v6) {
 		__builtin_memcpy(key.addr, p->src6, sizeof(key.addr));
@@ -116,24 +112,7 @@ static __always_inline int in_budget(const struct pkt *p)
 		key.addr[2] = bpf_htonl(0xffff);
 		key.addr[3] = bpf_htonl(p->src4);
 	}
-	b = bpf_map_lookup_elem(&icmp_sources, &key);
-	if (!b) {
-		fresh.since = now;
-		fresh.left = (icmp_burst - 1) * THOUSAND;
-		bpf_map_update_elem(&icmp_sources, &key, &fresh, BPF_ANY);
-		return 1;
-	}
-	spent = now - b->since;
-	if (spent > SECONDS_MAX)
-		spent = SECONDS_MAX;
-	left = b->left + spent * icmp_rate / 1000000;
-	if (left > icmp_burst * THOUSAND)
-		left = icmp_burst * THOUSAND;
-	if (left < THOUSAND)
-		return 0;
-	b->left = left - THOUSAND;
-	b->since = now;
-	return 1;
+	return spend(&icmp_sources, &key, icmp_rate, icmp_burst);
 }
 
 /* Cuts the frame behind what is quoted, and puts room for a link header and an error's headers in front of it. */

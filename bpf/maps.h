@@ -153,8 +153,35 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, ICMP_SOURCES);
 	__type(key, struct icmp_source);
-	__type(value, struct icmp_budget);
+	__type(value, struct budget);
 } icmp_sources SEC(".maps");
+
+/* Who shows himself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SEEN_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SIGHT_BUDGETS);
+	__type(key, struct sight_key);
+	__type(value, struct budget);
+} sight_budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, SIGHTINGS_SIZE);
+} sightings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SIGHT_KINDS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} sight_counters SEC(".maps");
 
 /* What happened. */
 struct {

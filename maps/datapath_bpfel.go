@@ -37,6 +37,8 @@ type datapathAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	SightKind     uint32
+	SightRation   uint32
 	Reason        uint32
 	_             [4]byte
 	TableHeader   struct {
@@ -47,6 +49,16 @@ type datapathAbiTypes struct {
 		Records uint32
 		Version uint32
 		Pad     [7]uint32
+	}
+	Sighting struct {
+		_      structs.HostLayout
+		When   uint64
+		Addr   [4]uint32
+		Tenant uint16
+		Port   uint16
+		Mac    [6]uint8
+		Kind   uint8
+		Pad    [5]uint8
 	}
 }
 
@@ -82,6 +94,12 @@ type datapathBucket struct {
 	Slot [8]uint64
 }
 
+type datapathBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
 type datapathComplaint struct {
 	_         structs.HostLayout
 	Reason    uint32
@@ -108,12 +126,6 @@ const (
 	datapathDscpDSCP_COPY datapathDscp = 255
 )
 
-type datapathIcmpBudget struct {
-	_     structs.HostLayout
-	Since uint64
-	Left  uint64
-}
-
 type datapathIcmpSource struct {
 	_      structs.HostLayout
 	Addr   [4]uint32
@@ -139,6 +151,9 @@ const (
 	datapathLimitsRECORD_BITS      datapathLimits = 24
 	datapathLimitsOVERFLOW_ENTRIES datapathLimits = 65536
 	datapathLimitsICMP_SOURCES     datapathLimits = 16384
+	datapathLimitsSIGHTINGS_SIZE   datapathLimits = 262144
+	datapathLimitsSIGHT_BUDGETS    datapathLimits = 16384
+	datapathLimitsSEEN_ENTRIES     datapathLimits = 8192
 )
 
 type datapathLocal struct {
@@ -367,6 +382,42 @@ type datapathSet struct {
 	Member [64]uint32
 }
 
+type datapathSightKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Ration uint32
+}
+
+type datapathSightKind uint32
+
+const (
+	datapathSightKindSIGHT_NONE         datapathSightKind = 0
+	datapathSightKindSIGHT_ARP_REQUEST  datapathSightKind = 1
+	datapathSightKindSIGHT_ARP_REPLY    datapathSightKind = 2
+	datapathSightKindSIGHT_ARP_ANNOUNCE datapathSightKind = 3
+	datapathSightKindSIGHT_ARP_PROBE    datapathSightKind = 4
+	datapathSightKindSIGHT_ND_SOLICIT   datapathSightKind = 5
+	datapathSightKindSIGHT_ND_ADVERT    datapathSightKind = 6
+	datapathSightKindSIGHT_ND_DAD       datapathSightKind = 7
+	datapathSightKindSIGHT_RARP         datapathSightKind = 8
+	datapathSightKindSIGHT_DATA         datapathSightKind = 9
+	datapathSightKindSIGHT_WANTED       datapathSightKind = 10
+	datapathSightKindSIGHT_KINDS        datapathSightKind = 11
+)
+
+type datapathSighting struct {
+	_      structs.HostLayout
+	When   uint64
+	Addr   [4]uint32
+	Tenant uint16
+	Port   uint16
+	Mac    [6]uint8
+	Kind   uint8
+	Pad    [5]uint8
+}
+
 type datapathSourceRule uint32
 
 const (
@@ -458,8 +509,12 @@ const (
 	datapathMapPrograms        = "programs"
 	datapathMapRecords6        = "records6"
 	datapathMapReport          = "report"
+	datapathMapSeen            = "seen"
 	datapathMapSegments        = "segments"
 	datapathMapSets            = "sets"
+	datapathMapSightBudgets    = "sight_budgets"
+	datapathMapSightCounters   = "sight_counters"
+	datapathMapSightings       = "sightings"
 	datapathMapTenants         = "tenants"
 	datapathMapTxPorts         = "tx_ports"
 	datapathProgAccept         = "accept"
@@ -478,6 +533,7 @@ const (
 	datapathVarLispPort        = "lisp_port"
 	datapathVarMssClamp        = "mss_clamp"
 	datapathVarOuterDscp       = "outer_dscp"
+	datapathVarSightRate       = "sight_rate"
 	datapathVarSourceCheck     = "source_check"
 	datapathVarVxlanGpePort    = "vxlan_gpe_port"
 	datapathVarVxlanPort       = "vxlan_port"
@@ -552,8 +608,12 @@ type datapathMapSpecs struct {
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
+	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
@@ -575,6 +635,7 @@ type datapathVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -618,8 +679,12 @@ type datapathMaps struct {
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
+	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
+	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
@@ -644,8 +709,12 @@ func (m *datapathMaps) Close() error {
 		m.Programs,
 		m.Records6,
 		m.Report,
+		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.SightBudgets,
+		m.SightCounters,
+		m.Sightings,
 		m.Tenants,
 		m.TxPorts,
 	)
@@ -668,6 +737,7 @@ type datapathVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.Variable `ebpf:"vxlan_port"`

@@ -34,6 +34,7 @@ type Tune struct {
 	Frags       bool   // frames longer than a page: Linux 5.18
 	ICMPRate    uint32 // errors a second to one sender, 0 for none
 	ICMPBurst   uint32 // and at once
+	Sightings   uint32 // a second of one host, 0 for none
 	Ports       TunnelPorts
 }
 
@@ -42,14 +43,14 @@ type TunnelPorts struct{ VXLAN, VXLANGPE, Geneve, GUE, LISP uint16 }
 
 // DefaultTune is what serves.
 var DefaultTune = Tune{
-	SourceCheck: SourceLoose, OuterDSCP: DSCPCopy, ClampMSS: true, ICMPRate: 10, ICMPBurst: 20,
+	SourceCheck: SourceLoose, OuterDSCP: DSCPCopy, ClampMSS: true, ICMPRate: 10, ICMPBurst: 20, Sightings: 10,
 	Ports: TunnelPorts{VXLAN: 4789, VXLANGPE: 4790, Geneve: 6081, GUE: 6080, LISP: 4341},
 }
 
 func (t Tune) constants() map[string]any {
 	return map[string]any{
 		"source_check": t.SourceCheck, "outer_dscp": t.OuterDSCP, "mss_clamp": t.ClampMSS, "keep_ttl": t.KeepTTL,
-		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst,
+		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings,
 		"vxlan_port": t.Ports.VXLAN, "vxlan_gpe_port": t.Ports.VXLANGPE, "geneve_port": t.Ports.Geneve,
 		"gue_port": t.Ports.GUE, "lisp_port": t.Ports.LISP,
 	}
@@ -120,7 +121,8 @@ func (o *Objects) All() map[string]*ebpf.Map {
 		datapathMapNexthops: o.Nexthops, datapathMapSets: o.Sets, datapathMapAdjacencies: o.Adjacencies,
 		datapathMapLocals: o.Locals, datapathMapLocators: o.Locators, datapathMapTxPorts: o.TxPorts,
 		datapathMapCounters: o.Counters, datapathMapLocatorCounters: o.LocatorCounters, datapathMapReport: o.Report,
-		datapathMapComplaints: o.Complaints, datapathMapIcmpSources: o.IcmpSources,
+		datapathMapComplaints: o.Complaints, datapathMapIcmpSources: o.IcmpSources, datapathMapSeen: o.Seen,
+		datapathMapSightBudgets: o.SightBudgets, datapathMapSightings: o.Sightings, datapathMapSightCounters: o.SightCounters,
 	}
 }
 

@@ -31,6 +31,8 @@ type hashAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	SightKind     uint32
+	SightRation   uint32
 	Reason        uint32
 	_             [4]byte
 	TableHeader   struct {
@@ -41,6 +43,16 @@ type hashAbiTypes struct {
 		Records uint32
 		Version uint32
 		Pad     [7]uint32
+	}
+	Sighting struct {
+		_      structs.HostLayout
+		When   uint64
+		Addr   [4]uint32
+		Tenant uint16
+		Port   uint16
+		Mac    [6]uint8
+		Kind   uint8
+		Pad    [5]uint8
 	}
 }
 
@@ -65,6 +77,12 @@ type hashAdjacency struct {
 type hashBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type hashBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
 }
 
 type hashComplaint struct {
@@ -107,12 +125,6 @@ type hashHash6Key struct {
 	_     structs.HostLayout
 	Space uint32
 	Addr  [4]uint32
-}
-
-type hashIcmpBudget struct {
-	_     structs.HostLayout
-	Since uint64
-	Left  uint64
 }
 
 type hashIcmpSource struct {
@@ -218,6 +230,14 @@ type hashSet struct {
 	Member [64]uint32
 }
 
+type hashSightKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Ration uint32
+}
+
 type hashStopwatch struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -294,8 +314,12 @@ const (
 	hashMapPrograms        = "programs"
 	hashMapRecords6        = "records6"
 	hashMapReport          = "report"
+	hashMapSeen            = "seen"
 	hashMapSegments        = "segments"
 	hashMapSets            = "sets"
+	hashMapSightBudgets    = "sight_budgets"
+	hashMapSightCounters   = "sight_counters"
+	hashMapSightings       = "sightings"
 	hashMapTenants         = "tenants"
 	hashMapTxPorts         = "tx_ports"
 	hashProgAccept         = "accept"
@@ -323,6 +347,7 @@ const (
 	hashVarLispPort        = "lisp_port"
 	hashVarMssClamp        = "mss_clamp"
 	hashVarOuterDscp       = "outer_dscp"
+	hashVarSightRate       = "sight_rate"
 	hashVarSourceCheck     = "source_check"
 	hashVarVxlanGpePort    = "vxlan_gpe_port"
 	hashVarVxlanPort       = "vxlan_port"
@@ -406,8 +431,12 @@ type hashMapSpecs struct {
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
+	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
@@ -432,6 +461,7 @@ type hashVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -478,8 +508,12 @@ type hashMaps struct {
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
+	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
+	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
@@ -507,8 +541,12 @@ func (m *hashMaps) Close() error {
 		m.Programs,
 		m.Records6,
 		m.Report,
+		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.SightBudgets,
+		m.SightCounters,
+		m.Sightings,
 		m.Tenants,
 		m.TxPorts,
 	)
@@ -534,6 +572,7 @@ type hashVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`

@@ -31,6 +31,8 @@ type tableAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	SightKind     uint32
+	SightRation   uint32
 	Reason        uint32
 	_             [4]byte
 	TableHeader   struct {
@@ -41,6 +43,16 @@ type tableAbiTypes struct {
 		Records uint32
 		Version uint32
 		Pad     [7]uint32
+	}
+	Sighting struct {
+		_      structs.HostLayout
+		When   uint64
+		Addr   [4]uint32
+		Tenant uint16
+		Port   uint16
+		Mac    [6]uint8
+		Kind   uint8
+		Pad    [5]uint8
 	}
 }
 
@@ -65,6 +77,12 @@ type tableAdjacency struct {
 type tableBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type tableBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
 }
 
 type tableComplaint struct {
@@ -95,12 +113,6 @@ type tableFrame struct {
 	V6     uint8
 	Live   uint8
 	_      [2]byte
-}
-
-type tableIcmpBudget struct {
-	_     structs.HostLayout
-	Since uint64
-	Left  uint64
 }
 
 type tableIcmpSource struct {
@@ -206,6 +218,14 @@ type tableSet struct {
 	Member [64]uint32
 }
 
+type tableSightKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Ration uint32
+}
+
 type tableStopwatch struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -280,8 +300,12 @@ const (
 	tableMapPrograms        = "programs"
 	tableMapRecords6        = "records6"
 	tableMapReport          = "report"
+	tableMapSeen            = "seen"
 	tableMapSegments        = "segments"
 	tableMapSets            = "sets"
+	tableMapSightBudgets    = "sight_budgets"
+	tableMapSightCounters   = "sight_counters"
+	tableMapSightings       = "sightings"
 	tableMapTenants         = "tenants"
 	tableMapTxPorts         = "tx_ports"
 	tableProgAccept         = "accept"
@@ -309,6 +333,7 @@ const (
 	tableVarLispPort        = "lisp_port"
 	tableVarMssClamp        = "mss_clamp"
 	tableVarOuterDscp       = "outer_dscp"
+	tableVarSightRate       = "sight_rate"
 	tableVarSourceCheck     = "source_check"
 	tableVarVxlanGpePort    = "vxlan_gpe_port"
 	tableVarVxlanPort       = "vxlan_port"
@@ -390,8 +415,12 @@ type tableMapSpecs struct {
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
+	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
@@ -416,6 +445,7 @@ type tableVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -460,8 +490,12 @@ type tableMaps struct {
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
+	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
+	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
@@ -487,8 +521,12 @@ func (m *tableMaps) Close() error {
 		m.Programs,
 		m.Records6,
 		m.Report,
+		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.SightBudgets,
+		m.SightCounters,
+		m.Sightings,
 		m.Tenants,
 		m.TxPorts,
 	)
@@ -514,6 +552,7 @@ type tableVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`

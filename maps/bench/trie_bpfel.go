@@ -31,6 +31,8 @@ type trieAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	SightKind     uint32
+	SightRation   uint32
 	Reason        uint32
 	_             [4]byte
 	TableHeader   struct {
@@ -41,6 +43,16 @@ type trieAbiTypes struct {
 		Records uint32
 		Version uint32
 		Pad     [7]uint32
+	}
+	Sighting struct {
+		_      structs.HostLayout
+		When   uint64
+		Addr   [4]uint32
+		Tenant uint16
+		Port   uint16
+		Mac    [6]uint8
+		Kind   uint8
+		Pad    [5]uint8
 	}
 }
 
@@ -65,6 +77,12 @@ type trieAdjacency struct {
 type trieBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type trieBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
 }
 
 type trieComplaint struct {
@@ -95,12 +113,6 @@ type trieFrame struct {
 	V6     uint8
 	Live   uint8
 	_      [2]byte
-}
-
-type trieIcmpBudget struct {
-	_     structs.HostLayout
-	Since uint64
-	Left  uint64
 }
 
 type trieIcmpSource struct {
@@ -206,6 +218,14 @@ type trieSet struct {
 	Member [64]uint32
 }
 
+type trieSightKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Ration uint32
+}
+
 type trieStopwatch struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -282,8 +302,12 @@ const (
 	trieMapPrograms        = "programs"
 	trieMapRecords6        = "records6"
 	trieMapReport          = "report"
+	trieMapSeen            = "seen"
 	trieMapSegments        = "segments"
 	trieMapSets            = "sets"
+	trieMapSightBudgets    = "sight_budgets"
+	trieMapSightCounters   = "sight_counters"
+	trieMapSightings       = "sightings"
 	trieMapTenants         = "tenants"
 	trieMapTxPorts         = "tx_ports"
 	trieProgAccept         = "accept"
@@ -311,6 +335,7 @@ const (
 	trieVarLispPort        = "lisp_port"
 	trieVarMssClamp        = "mss_clamp"
 	trieVarOuterDscp       = "outer_dscp"
+	trieVarSightRate       = "sight_rate"
 	trieVarSourceCheck     = "source_check"
 	trieVarVxlanGpePort    = "vxlan_gpe_port"
 	trieVarVxlanPort       = "vxlan_port"
@@ -394,8 +419,12 @@ type trieMapSpecs struct {
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
+	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
@@ -420,6 +449,7 @@ type trieVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -466,8 +496,12 @@ type trieMaps struct {
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
+	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
+	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
@@ -495,8 +529,12 @@ func (m *trieMaps) Close() error {
 		m.Programs,
 		m.Records6,
 		m.Report,
+		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.SightBudgets,
+		m.SightCounters,
+		m.Sightings,
 		m.Tenants,
 		m.TxPorts,
 	)
@@ -522,6 +560,7 @@ type trieVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort      *ebpf.Variable `ebpf:"vxlan_port"`

@@ -36,6 +36,12 @@ type HammerBucket struct {
 	Slot [8]uint64
 }
 
+type HammerBudget struct {
+	_     structs.HostLayout
+	Since uint64
+	Left  uint64
+}
+
 type HammerChange struct {
 	_         structs.HostLayout
 	Confirmed uint32
@@ -76,12 +82,6 @@ type HammerHashes struct {
 	Tag6    uint64
 	Bucket4 [2]uint32
 	Bucket6 [2]uint32
-}
-
-type HammerIcmpBudget struct {
-	_     structs.HostLayout
-	Since uint64
-	Left  uint64
 }
 
 type HammerIcmpSource struct {
@@ -187,6 +187,14 @@ type HammerSet struct {
 	Member [64]uint32
 }
 
+type HammerSightKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Ration uint32
+}
+
 type HammerSizes uint32
 
 const (
@@ -265,8 +273,12 @@ const (
 	HammerMapPrefixes6       = "prefixes6"
 	HammerMapRecords6        = "records6"
 	HammerMapReport          = "report"
+	HammerMapSeen            = "seen"
 	HammerMapSegments        = "segments"
 	HammerMapSets            = "sets"
+	HammerMapSightBudgets    = "sight_budgets"
+	HammerMapSightCounters   = "sight_counters"
+	HammerMapSightings       = "sightings"
 	HammerMapTenants         = "tenants"
 	HammerMapTxPorts         = "tx_ports"
 	HammerMapVerdicts        = "verdicts"
@@ -286,6 +298,7 @@ const (
 	HammerVarLispPort        = "lisp_port"
 	HammerVarMssClamp        = "mss_clamp"
 	HammerVarOuterDscp       = "outer_dscp"
+	HammerVarSightRate       = "sight_rate"
 	HammerVarSourceCheck     = "source_check"
 	HammerVarVxlanGpePort    = "vxlan_gpe_port"
 	HammerVarVxlanPort       = "vxlan_port"
@@ -360,8 +373,12 @@ type HammerMapSpecs struct {
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
 	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
+	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
+	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
@@ -385,6 +402,7 @@ type HammerVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -429,8 +447,12 @@ type HammerMaps struct {
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
 	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
+	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
+	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
+	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts        *ebpf.Map `ebpf:"verdicts"`
@@ -457,8 +479,12 @@ func (m *HammerMaps) Close() error {
 		m.Prefixes6,
 		m.Records6,
 		m.Report,
+		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.SightBudgets,
+		m.SightCounters,
+		m.Sightings,
 		m.Tenants,
 		m.TxPorts,
 		m.Verdicts,
@@ -483,6 +509,7 @@ type HammerVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
 	VxlanPort    *ebpf.Variable `ebpf:"vxlan_port"`

@@ -1,0 +1,118 @@
+package maps
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// SightKind is by what sign a host showed itself, or was missed: enum sight_kind of bpf/abi.h.
+type SightKind uint8
+
+// The signs.
+const (
+	SightARPRequest  = SightKind(datapathSightKindSIGHT_ARP_REQUEST)
+	SightARPReply    = SightKind(datapathSightKindSIGHT_ARP_REPLY)
+	SightARPAnnounce = SightKind(datapathSightKindSIGHT_ARP_ANNOUNCE)
+	SightARPProbe    = SightKind(datapathSightKindSIGHT_ARP_PROBE)
+	SightNDSolicit   = SightKind(datapathSightKindSIGHT_ND_SOLICIT)
+	SightNDAdvert    = SightKind(datapathSightKindSIGHT_ND_ADVERT)
+	SightNDDAD       = SightKind(datapathSightKindSIGHT_ND_DAD)
+	SightRARP        = SightKind(datapathSightKindSIGHT_RARP)
+	SightData        = SightKind(datapathSightKindSIGHT_DATA)
+	SightWanted      = SightKind(datapathSightKindSIGHT_WANTED)
+)
+
+var sightNames = map[SightKind]string{
+	SightARPRequest: "arp_request", SightARPReply: "arp_reply", SightARPAnnounce: "arp_announce", SightARPProbe: "arp_probe",
+	SightNDSolicit: "nd_solicit", SightNDAdvert: "nd_advert", SightNDDAD: "nd_dad", SightRARP: "rarp", SightData: "data",
+	SightWanted: "wanted",
+}
+
+func (k SightKind) String() string {
+	if name, ok := sightNames[k]; ok {
+		return name
+	}
+	return fmt.Sprintf("sign %d", uint8(k))
+}
+
+// Sighting is a host that showed itself on an access port, or an address that somebody misses. A hint, not a proof.
+type Sighting struct {
+	Kind   SightKind
+	Tenant uint16
+	Port   uint16        // slot; of a wanted host, where the packet came in
+	MAC    [6]byte       // zero of a wanted host
+	Addr   netip.Addr    // not valid for SightRARP
+	When   time.Duration // since boot, CLOCK_MONOTONIC
+}
+
+// Sightings reads the ring that the data path fills. While nobody reads, the ring keeps the oldest and counts the others as lost. One
+// reader at a time.
+type Sightings struct{ ring *ringbuf.Reader }
+
+// OpenSightings reads the ring of o.
+func OpenSightings(o *Objects) (*Sightings, error) {
+	r, err := ringbuf.NewReader(o.Sightings)
+	if err != nil {
+		return nil, fmt.Errorf("read the ring of sightings: %w", err)
+	}
+	return &Sightings{r}, nil
+}
+
+// Read waits for the next sighting; os.ErrClosed after Close.
+func (s *Sightings) Read() (Sighting, error) {
+	record, err := s.ring.Read()
+	if errors.Is(err, ringbuf.ErrClosed) {
+		return Sighting{}, os.ErrClosed
+	}
+	if err != nil {
+		return Sighting{}, fmt.Errorf("read the ring of sightings: %w", err)
+	}
+	return decodeSighting(record.RawSample)
+}
+
+// Close ends a Read that waits. Safe from any goroutine.
+func (s *Sightings) Close() error { return s.ring.Close() }
+
+func decodeSighting(raw []byte) (Sighting, error) {
+	var in datapathSighting
+	if len(raw) != int(unsafe.Sizeof(in)) {
+		return Sighting{}, fmt.Errorf("a sighting of %d bytes, this program expects %d", len(raw), unsafe.Sizeof(in))
+	}
+	if _, err := binary.Decode(raw, binary.NativeEndian, &in); err != nil {
+		return Sighting{}, err
+	}
+	out := Sighting{
+		Kind: SightKind(in.Kind), Tenant: in.Tenant, Port: in.Port, MAC: in.Mac, When: time.Duration(in.When),
+	}
+	if out.Kind != SightRARP {
+		out.Addr = fromWire(in.Addr)
+	}
+	return out, nil
+}
+
+// SightCount is how many sightings there were of a kind since the data path was made.
+type SightCount struct {
+	Kind  string // "lost" for those that found the ring full
+	Count uint64
+}
+
+// ReadSightCounters returns the counts of every kind. Safe for concurrent use, also on a read-only pinned map.
+func ReadSightCounters(m *ebpf.Map) ([]SightCount, error) {
+	sums, err := readPerCPU(m)
+	if err != nil {
+		return nil, err
+	}
+	out := []SightCount{{"lost", sums[0].Packets}}
+	for kind := SightARPRequest; int(kind) < len(sums); kind++ {
+		out = append(out, SightCount{kind.String(), sums[kind].Packets})
+	}
+	return out, nil
+}
