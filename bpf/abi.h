@@ -45,6 +45,10 @@ enum space {
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
 };
 
+enum subnet_value {
+	SUBNET_KEEP_TTL = 1 << 30, /* beside the number: no TTL is taken between its hosts */
+};
+
 enum locator_value {
 	LOCATOR_OWN = 0xfffff,	/* one of our own tunnel ends */
 };

@@ -370,6 +370,7 @@ struct abi_types {
 	enum abi abi;
 	enum limits limits;
 	enum space space;
+	enum subnet_value subnet_value;
 	enum locator_value locator_value;
 	enum locator_option locator_option;
 	enum tenant_flag tenant_flag;

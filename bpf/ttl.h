@@ -43,7 +43,7 @@ static __always_inline int neighbours(const struct pkt *p)
 	if (!t || !(t->flags & TENANT_KEEP_TTL))
 		return 0;
 	from = cover_source(p, space);
-	return from && from == cover_destination(p, space);
+	return from & SUBNET_KEEP_TTL && from == cover_destination(p, space);
 }
 
 static __always_inline enum reason ttl(struct pkt *p)

@@ -183,6 +183,7 @@ func (d *daemon) tasks() []task {
 		do{"ports", d.watchPorts},
 		do{"locators", d.followLocators},
 		d.radv,
+		do{"sightings", d.passSightings},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
 		do{"fates", d.watchFates},
@@ -235,6 +236,20 @@ func (d *daemon) watchPorts(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// passSightings tells the source of hosts what the data path sees of them.
+func (d *daemon) passSightings(ctx context.Context) error {
+	seen, err := d.gateway.Sightings(ctx)
+	if err != nil {
+		return err
+	}
+	for s := range seen {
+		if s.Addr.IsValid() {
+			d.hosts.Saw(ctx, host.Sign{Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, MAC: s.MAC, Addr: s.Addr})
+		}
+	}
+	return nil
 }
 
 // growWhenFull doubles the host table when it holds as many hosts as it was made for: there is a fifth of its slots

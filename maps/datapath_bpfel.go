@@ -24,6 +24,7 @@ type datapathAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	SubnetValue   uint32
 	LocatorValue  uint32
 	LocatorOption uint32
 	TenantFlag    uint32
@@ -40,7 +41,6 @@ type datapathAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -432,6 +432,12 @@ const (
 	datapathSpaceSPACE_SUBNETS datapathSpace = 4096
 	datapathSpaceSPACE_VNI     datapathSpace = 4094
 	datapathSpaceSPACE_LOCATOR datapathSpace = 4095
+)
+
+type datapathSubnetValue uint32
+
+const (
+	datapathSubnetValueSUBNET_KEEP_TTL datapathSubnetValue = 1073741824
 )
 
 type datapathTableConfig struct {

@@ -82,6 +82,9 @@ const (
 	TenantKeepTTL  = uint16(datapathTenantFlagTENANT_KEEP_TTL)
 )
 
+// SubnetKeepTTL stands beside a subnet's number where its hosts are neighbours to each other.
+const SubnetKeepTTL = uint32(datapathSubnetValueSUBNET_KEEP_TTL)
+
 // Options of a locator, or-ed.
 const (
 	LocatorNoECN    = uint8(datapathLocatorOptionLOCATOR_NO_ECN)

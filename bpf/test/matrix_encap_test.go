@@ -36,7 +36,7 @@ func keepingTTL(t *maps.Tenant)  { t.Flags |= maps.TenantKeepTTL }
 func (c *cell) subnet() {
 	for i, n := range []int{0, 128} {
 		a := c.inner.addr(n)
-		c.prefix(maps.SpaceSubnets+tenant1, netip.PrefixFrom(a, a.BitLen()-7).Masked(), uint32(1+i))
+		c.prefix(maps.SpaceSubnets+tenant1, netip.PrefixFrom(a, a.BitLen()-7).Masked(), uint32(1+i)|maps.SubnetKeepTTL)
 	}
 }
 

@@ -407,7 +407,7 @@ func (v *view) hops() (n uint8, expired bool) {
 func (v *view) neighbours() bool {
 	space := maps.SpaceSubnets + v.tenant
 	subnet := v.cover(space, v.ip.src)
-	return v.tenants[v.tenant].Flags&maps.TenantKeepTTL != 0 && subnet != 0 && subnet == v.cover(space, v.ip.dst)
+	return v.tenants[v.tenant].Flags&maps.TenantKeepTTL != 0 && subnet&maps.SubnetKeepTTL != 0 && subnet == v.cover(space, v.ip.dst)
 }
 
 // within is the packet so many hops on, with what follows it in the frame unless that makes it too long.

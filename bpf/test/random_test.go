@@ -151,7 +151,7 @@ func (g *generator) owners(setup int) {
 				netip.PrefixFrom(f.addr(0), f.addr(0).BitLen()-8), netip.PrefixFrom(f.addr(128), f.addr(0).BitLen()-7),
 				netip.PrefixFrom(f.outside(17, 0), f.addr(0).BitLen()-16),
 			} {
-				g.prefix(maps.SpaceSubnets+n, p.Masked(), 1+g.Uint32N(3))
+				g.prefix(maps.SpaceSubnets+n, p.Masked(), 1+g.Uint32N(3)|g.Uint32N(2)*maps.SubnetKeepTTL)
 			}
 		}
 	}

@@ -80,20 +80,23 @@ func TestRetune(t *testing.T) {
 	}
 }
 
-func TestSubnetsOfNeighbours(t *testing.T) {
+func TestSubnets(t *testing.T) {
 	w := newTableWorld(t)
 	spec := []TenantSpec{{ID: 1, VNI: 7001, Segments: []SegmentSpec{
 		{Subnets: prefixes("10.1.0.0/24", "2001:db8:1::/64"), KeepTTL: true},
 		{Subnets: prefixes("10.2.0.0/24")},
 	}}, {ID: 2, VNI: 7002, Segments: []SegmentSpec{{Subnets: prefixes("10.1.0.0/24"), KeepTTL: true}}}}
-	must(t, w.table.setSubnets(w.table.neighbourSubnets(spec)))
+	must(t, w.table.setSubnets(w.table.wantedSubnets(spec)))
 	space := maps.SpaceSubnets + w.table.tenants.ids[1]
 	four, six := w.table.prefixes.Get(space, prefixes("10.1.0.0/24")[0]), w.table.prefixes.Get(space, prefixes("2001:db8:1::/64")[0])
 	if four == 0 || six == 0 || four == six {
 		t.Errorf("subnets of one tenant have numbers %d and %d", four, six)
 	}
-	if n := w.table.prefixes.Get(space, prefixes("10.2.0.0/24")[0]); n != 0 {
-		t.Errorf("a subnet that does not ask for it has number %d", n)
+	if four&six&maps.SubnetKeepTTL == 0 {
+		t.Errorf("subnets that ask for it have %#x and %#x", four, six)
+	}
+	if n := w.table.prefixes.Get(space, prefixes("10.2.0.0/24")[0]); n == 0 || n&maps.SubnetKeepTTL != 0 {
+		t.Errorf("a subnet that does not ask for it has %#x", n)
 	}
 	w.restart()
 	if n := w.table.subnets[entryKey{space, prefixes("10.1.0.0/24")[0]}]; n != four {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"roam/loader/route"
@@ -31,6 +32,7 @@ type Gateway struct {
 	foreign  bool                  // the stations here are known: frames to anybody else may be routed
 	work     chan struct{}         // something waits for a grace period
 	silent   map[netip.Addr]string // locators that do not answer, and why
+	places   atomic.Pointer[places]
 
 	fragmenting bool // some way out carries less than some way in
 	fragmentMTU int  // to which oversize packets are cut now
@@ -46,6 +48,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 		log: log, plane: plane, table: t, underlay: newUnderlay(log), paths: newPathMTUs(),
 		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
 	}
+	g.places.Store(&places{})
 	if n := len(t.stale); n > 0 {
 		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())
 	}

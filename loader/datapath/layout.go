@@ -49,7 +49,7 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.reserve(g.reserved(spec)); err != nil {
 		return err
 	}
-	if err := g.table.setSubnets(g.table.neighbourSubnets(spec.Tenants)); err != nil {
+	if err := g.table.setSubnets(g.table.wantedSubnets(spec.Tenants)); err != nil {
 		return err
 	}
 	g.spec = spec
@@ -117,6 +117,7 @@ func (g *Gateway) place() error {
 		}
 	}
 	g.forgetSlots()
+	g.notePlaces()
 	return g.announceFragments()
 }
 

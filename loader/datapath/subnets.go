@@ -8,13 +8,14 @@ import (
 	"roam/maps"
 )
 
-// setSubnets makes these the prefixes between whose hosts no TTL is taken. Each has a number that no other has at the time, and
-// keeps it.
+// setSubnets makes exactly these subnets known to the data path, in spaces of their own beside the tenants' routes: only of
+// addresses inside them it reports what it sees, and between hosts of one whose value is true it takes no TTL. Each has a number
+// that no other has at the time, and keeps it.
 func (t *table) setSubnets(want map[entryKey]bool) error {
 	used := map[uint32]bool{}
-	for key, number := range t.subnets {
-		if want[key] {
-			used[number] = true
+	for key, value := range t.subnets {
+		if _, keep := want[key]; keep {
+			used[value&^maps.SubnetKeepTTL] = true
 			continue
 		}
 		if err := t.prefixes.Delete(key.space, key.prefix); err != nil {
@@ -23,30 +24,35 @@ func (t *table) setSubnets(want map[entryKey]bool) error {
 		delete(t.subnets, key)
 	}
 	number := uint32(1)
-	for key := range want {
-		if t.subnets[key] != 0 {
-			continue
-		}
-		for used[number] {
+	for key, keepTTL := range want {
+		value := t.subnets[key] &^ maps.SubnetKeepTTL
+		for value == 0 && used[number] {
 			number++
 		}
-		if err := t.prefixes.Put(key.space, key.prefix, number); err != nil {
-			return fmt.Errorf("enter a subnet of neighbours: %w", err)
+		if value == 0 {
+			value, used[number] = number, true
 		}
-		t.subnets[key], used[number] = number, true
+		if keepTTL {
+			value |= maps.SubnetKeepTTL
+		}
+		if t.subnets[key] == value {
+			continue
+		}
+		if err := t.prefixes.Put(key.space, key.prefix, value); err != nil {
+			return fmt.Errorf("enter a subnet: %w", err)
+		}
+		t.subnets[key] = value
 	}
 	return nil
 }
 
-// neighbourSubnets lists the subnets whose segments ask for it, in the spaces that hold them.
-func (t *table) neighbourSubnets(tenants []TenantSpec) map[entryKey]bool {
+// wantedSubnets lists the subnets of all segments, and whether their hosts are neighbours to each other.
+func (t *table) wantedSubnets(tenants []TenantSpec) map[entryKey]bool {
 	want := map[entryKey]bool{}
 	for _, tenant := range tenants {
 		for _, s := range tenant.Segments {
 			for _, p := range s.Subnets {
-				if s.KeepTTL {
-					want[entryKey{maps.SpaceSubnets + t.tenants.ids[tenant.ID], p}] = true
-				}
+				want[entryKey{maps.SpaceSubnets + t.tenants.ids[tenant.ID], p.Masked()}] = s.KeepTTL
 			}
 		}
 	}

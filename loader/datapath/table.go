@@ -27,7 +27,7 @@ type table struct {
 	known    map[uint16]bool     // variants to keep although no route names them
 	remotes  remotes
 	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
-	subnets  map[entryKey]uint32 // between whose hosts no TTL is taken; their spaces are SpaceSubnets and a tenant\'s
+	subnets  map[entryKey]uint32 // of segments; their spaces are SpaceSubnets and a tenant's
 	stale    map[entryKey]struct{}
 }
 
@@ -80,10 +80,6 @@ func (t *table) adopt() error {
 	var broken []entryKey
 	see := func(space uint16, prefix netip.Prefix, id uint32) bool {
 		key := entryKey{space, prefix}
-		if space >= maps.SpaceSubnets {
-			t.subnets[key] = id
-			return true
-		}
 		if !t.nexthops.Hold(id) {
 			broken = append(broken, key)
 			return true
@@ -104,7 +100,14 @@ func (t *table) adopt() error {
 		}
 		return true
 	})
-	if err := t.prefixes.Each(see); err != nil {
+	err := t.prefixes.Each(func(space uint16, prefix netip.Prefix, id uint32) bool {
+		if space >= maps.SpaceSubnets {
+			t.subnets[entryKey{space, prefix}] = id
+			return true
+		}
+		return see(space, prefix, id)
+	})
+	if err != nil {
 		return err
 	}
 	for _, key := range broken {

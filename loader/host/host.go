@@ -1,4 +1,5 @@
-// Package host says which hosts live here: for now, what the kernel's neighbour table holds on the access ports.
+// Package host says which hosts live here: what the kernel's neighbour table holds on the access ports, and what the data path sees
+// there once it has answered a probe.
 //
 // A neighbour with a link-layer address is a host that lives here: a claim with its port and its MAC. The kernel's
 // states behind that (reachable, stale, delay, probe) come and go while the host stays, and change nothing; only a
@@ -20,6 +21,10 @@
 // The kernel also removes entries that it merely has not used for a while, once it holds more than gc_thresh1 of them
 // (128, unless raised): the data path delivers without it, so none is ever used for long. That says nothing about the
 // host. Such a host stays claimed and is asked for again; its claim goes when it does not answer.
+//
+// The kernel hears little by itself, and ignores announcements of hosts that it does not know. The data path sees every sign of a
+// host (see Sign): it is taken for a hint, the kernel asks the host, and its answer is a neighbour like any other. A host
+// that is wanted is looked for in the same way.
 //
 // A tagged segment is seen through the kernel's VLAN device on its port; without one its hosts are not seen.
 package host
@@ -75,6 +80,7 @@ type Status struct {
 	Missing  []string // segments whose port does not exist now, as "lan0" or "lan0 VLAN 5"
 	Dumps    uint64
 	Overruns uint64
+	Unheeded uint64 // signs of hosts that were one too many
 }
 
 // Source follows the neighbour table. It implements route.Source and route.Sink; all methods but Run may be called
@@ -86,6 +92,7 @@ type Source struct {
 	others func(route.Key, route.MAC) (uint32, bool, bool)
 	buffer int
 	wake   chan struct{} // something below asks for attention
+	signs  chan Sign
 
 	mu       sync.Mutex // guards what follows; never held while waiting
 	segments []Segment
@@ -102,10 +109,12 @@ type Source struct {
 	neighbours map[entry]neighbour
 	told       map[entry]told
 	stations   map[station]presence
-	asked      map[entry]int // to be resolved: attempts left
-	lost       map[entry]int // removed by the kernel for want of use: attempts left
-	doubtful   []entry       // found at the start without having been seen lately: to be confirmed
-	dumped     bool          // once at least
+	asked      map[entry]int       // to be resolved: attempts left
+	lost       map[entry]int       // removed by the kernel for want of use: attempts left
+	hints      map[entry]int       // showed themselves and have not answered: attempts left
+	searches   map[entry]time.Time // wanted and looked for: until when not again
+	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
+	dumped     bool                // once at least
 	ticks      int
 	doubt      time.Time // when to dump, zero for no doubt
 }
@@ -176,12 +185,15 @@ func New(o Options) *Source {
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),
+		signs:      make(chan Sign, signQueue),
 		here:       make(map[route.Key]entry),
 		neighbours: make(map[entry]neighbour),
 		told:       make(map[entry]told),
 		stations:   make(map[station]presence),
 		asked:      make(map[entry]int),
 		lost:       make(map[entry]int),
+		hints:      make(map[entry]int),
+		searches:   make(map[entry]time.Time),
 	}
 }
 
@@ -338,8 +350,11 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 			return nil
 		case <-s.wake:
 			err = s.report(ctx, to, nil, s.attend(k)...)
+		case g := <-s.signs:
+			s.heed(k, g)
 		case <-ticker.C:
 			s.askAgain(k)
+			s.askHints(k)
 			err = s.report(ctx, to, s.findLost(k))
 		case <-due:
 			err = s.resync(ctx, k, to)

@@ -18,6 +18,7 @@ type tableAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	SubnetValue   uint32
 	LocatorValue  uint32
 	LocatorOption uint32
 	TenantFlag    uint32
@@ -34,7 +35,6 @@ type tableAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64

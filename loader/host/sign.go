@@ -1,0 +1,140 @@
+package host
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"roam/loader/route"
+)
+
+// Sign is what the data path saw of a host: a hint, which a probe confirms.
+type Sign struct {
+	Tenant route.TenantID
+	Link   string // access port where it showed itself; of a wanted host, where the packet came in
+	VLAN   uint16
+	MAC    route.MAC // zero: a wanted host, to whom somebody sends and whom nobody has seen
+	Addr   netip.Addr
+}
+
+const (
+	hintTicks   = 3                // to ask for a host that showed itself: while it looks for duplicates (RFC 5227, RFC 4862) it is mute
+	maxHints    = 16384            // hosts that showed themselves and have not answered yet
+	searchRest  = 10 * time.Second // from one search for a wanted address to the next
+	maxSearches = 256              // in that time: the hosts that are here need room in the kernel's table
+	signQueue   = 256              // between the data path and Run
+)
+
+// Saw says what the data path saw. It returns once Run has taken it, or ctx has ended.
+func (s *Source) Saw(ctx context.Context, g Sign) {
+	select {
+	case s.signs <- g:
+	case <-ctx.Done():
+	}
+}
+
+// heed acts on a sign and on those that wait behind it, up to a batch.
+func (s *Source) heed(k *kernel, g Sign) {
+	for range batch {
+		if g.MAC.IsZero() {
+			s.search(k, g)
+		} else {
+			s.confirm(k, g)
+		}
+		select {
+		case g = <-s.signs:
+		default:
+			return
+		}
+	}
+}
+
+// confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. One that the kernel has is left
+// to it: the sign says nothing that is not known, or it is another station's with the same address.
+func (s *Source) confirm(k *kernel, g Sign) {
+	e, ok := s.entryOf(g)
+	if _, found := s.neighbours[e]; !ok || found {
+		return
+	}
+	_, waiting := s.hints[e]
+	_, searched := s.searches[e]
+	if !waiting && len(s.hints) >= maxHints {
+		s.unheeded()
+		return
+	}
+	if waiting || searched {
+		// The kernel is asking already, once a second, and this host may have come a moment after it did.
+		if err := k.forget(e); err != nil {
+			s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
+		}
+	}
+	delete(s.searches, e)
+	s.hints[e] = hintTicks
+	s.probe(k, e)
+}
+
+// entryOf is where a host that showed itself would be a neighbour; false if this can be no host of ours.
+func (s *Source) entryOf(g Sign) (entry, bool) {
+	for link, p := range s.ports {
+		if p.Tenant != g.Tenant || p.Link != g.Link || p.VLAN != g.VLAN {
+			continue
+		}
+		for _, r := range p.Routers {
+			if r == g.Addr || s.neighbours[entry{link, r}].mac == g.MAC {
+				return entry{}, false
+			}
+		}
+		no := !p.covers(g.Addr) || slices.Contains(p.Gateway, g.Addr) || slices.Contains(p.Own, g.Addr) ||
+			slices.Contains(p.NotHost, g.MAC)
+		return entry{link, g.Addr}, !no
+	}
+	return entry{}, false
+}
+
+// search looks for a wanted host on the segment that has its address. Nobody is told until it answers; one that does not is not
+// looked for again before some time has passed, unless it shows itself.
+func (s *Source) search(k *kernel, g Sign) {
+	s.mu.Lock()
+	e, err := s.locate(g.Tenant, g.Addr)
+	s.mu.Unlock()
+	if err != nil {
+		return
+	}
+	_, found := s.neighbours[e]
+	_, waiting := s.hints[e]
+	_, searched := s.searches[e]
+	if found || waiting || searched {
+		return
+	}
+	if len(s.searches) >= maxSearches {
+		s.unheeded()
+		return
+	}
+	s.searches[e] = time.Now().Add(searchRest)
+	s.probe(k, e)
+}
+
+func (s *Source) unheeded() {
+	s.mu.Lock()
+	s.status.Unheeded++
+	s.mu.Unlock()
+}
+
+// askHints goes on asking the hosts that showed themselves, and forgets old searches.
+func (s *Source) askHints(k *kernel) {
+	for e := range s.hints {
+		s.hints[e]--
+		if _, found := s.neighbours[e]; found || s.hints[e] == 0 || s.ports[e.link] == nil {
+			delete(s.hints, e)
+		} else {
+			s.probe(k, e)
+		}
+	}
+	now := time.Now()
+	for e, end := range s.searches {
+		if _, found := s.neighbours[e]; found || now.After(end) {
+			delete(s.searches, e)
+		}
+	}
+}
