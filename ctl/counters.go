@@ -35,4 +35,12 @@ func countersTable(w io.Writer, n *api.Counters, all bool) {
 			row(w, l.Locator, l.Packets, l.Bytes)
 		}
 	}
+	if len(n.Refused) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	row(w, "PORT", "REFUSED BY THE DRIVER")
+	for _, r := range n.Refused {
+		row(w, r.Port, r.Packets)
+	}
 }

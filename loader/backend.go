@@ -325,7 +325,7 @@ func (d *daemon) locators() (map[netip.Addr]datapath.LocatorState, []maps.Counte
 }
 
 func (o observer) Counters(context.Context) (api.Counters, error) {
-	out := api.Counters{Reasons: []api.ReasonCount{}, Locators: []api.LocatorCount{}}
+	out := api.Counters{Reasons: []api.ReasonCount{}, Locators: []api.LocatorCount{}, Refused: []api.RefusedCount{}}
 	snapshot, err := o.d.packets()
 	if err != nil {
 		return out, err
@@ -335,6 +335,12 @@ func (o observer) Counters(context.Context) (api.Counters, error) {
 			Port: p.Port, Reason: p.Reason, Verdict: string(maps.VerdictOf(p.Reason)), Packets: p.Packets, Bytes: p.Bytes,
 		})
 	}
+	for port, n := range o.d.gateway.Refused() {
+		if n > 0 {
+			out.Refused = append(out.Refused, api.RefusedCount{Port: port, Packets: n})
+		}
+	}
+	slices.SortFunc(out.Refused, func(a, b api.RefusedCount) int { return compareStrings(a.Port, b.Port) })
 	states, counts, err := o.d.locators()
 	for a, s := range states {
 		c := counts[s.Number]

@@ -16,6 +16,7 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	if s.Packets, err = d.packets(); err != nil {
 		return s, err
 	}
+	s.Refused = d.gateway.Refused()
 	states, counts, err := d.locators()
 	if err != nil {
 		return s, err

@@ -246,6 +246,13 @@ type Session struct {
 type Counters struct {
 	Reasons  List[ReasonCount]  `json:"reasons"`
 	Locators List[LocatorCount] `json:"locators"`
+	Refused  List[RefusedCount] `json:"refused"` // those that refused any
+}
+
+// RefusedCount is how many packets a port's driver refused after they were counted as forwarded, since the daemon began.
+type RefusedCount struct {
+	Port    string `json:"port"`
+	Packets uint64 `json:"packets"`
 }
 
 // ReasonCount is what happened so often on a port since its counters were made.

@@ -84,6 +84,7 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Session{},
 		api.Counters{},
 		api.ReasonCount{},
+		api.RefusedCount{},
 		api.LocatorCount{},
 		api.ExplainRequest{},
 		api.Explanation{},

@@ -23,6 +23,7 @@ type Gateway struct {
 	plane    *Plane
 	underlay *underlay
 	paths    *pathMTUs
+	refused  *maps.Refused // nil where the kernel cannot tell
 
 	mu       sync.Mutex
 	table    *table
@@ -49,6 +50,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
 	}
 	g.places.Store(&places{})
+	g.watchRefused()
 	if n := len(t.stale); n > 0 {
 		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())
 	}
@@ -271,7 +273,10 @@ func (g *Gateway) Locators() []LocatorState { return g.underlay.list() }
 func (g *Gateway) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.table.close()
+	if g.refused == nil {
+		return g.table.close()
+	}
+	return errors.Join(g.table.close(), g.refused.Close())
 }
 
 // TableState is how full a table is.

@@ -118,6 +118,7 @@ func (g *Gateway) place() error {
 	}
 	g.forgetSlots()
 	g.notePlaces()
+	g.countRefused()
 	return g.announceFragments()
 }
 

@@ -67,9 +67,13 @@ func (s *site) reasons(g *Gateway) map[string]uint64 {
 func (s *site) gateway(spec Spec) *Gateway {
 	s.t.Helper()
 	p := s.open()
-	g, err := NewGateway(p, quiet())
-	must(s.t, err)
-	s.in("set", func() error { return g.Set(spec) })
+	var g *Gateway
+	s.in("set", func() (err error) {
+		if g, err = NewGateway(p, quiet()); err != nil {
+			return err
+		}
+		return g.Set(spec)
+	})
 	return g
 }
 

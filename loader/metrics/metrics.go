@@ -15,6 +15,7 @@ import (
 // Snapshot is everything that is shown, at one moment.
 type Snapshot struct {
 	Packets  []Packets
+	Refused  map[string]uint64 // packets that a port's driver refused after they were counted, by interface
 	Locators []Locator
 	Routes   []Routes
 	Hosts    []Hosts
@@ -110,6 +111,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	packets        = desc("packets_total", "Packets by ingress port and reason; the prefix of a reason is its verdict.", "port", "reason")
 	byteCount      = desc("bytes_total", "Bytes of frames as they arrived, by ingress port and reason.", "port", "reason")
+	refused        = desc("refused_packets_total", "Packets that the driver of an egress port refused after they were counted as forwarded.", "port")
 	locatorPackets = desc("locator_packets_total", "Packets sent into the tunnel to a locator.", "locator")
 	locatorBytes   = desc("locator_bytes_total", "Bytes of frames, as they arrived, sent into the tunnel to a locator.", "locator")
 	locatorUp      = desc("locator_up", "Whether the underlay knows the way to a locator and, where it is watched, it answers (1) or not (0).", "locator")
@@ -138,7 +140,7 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		packets, byteCount, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
+		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
 		sourceUp, sourceChanges, portInfo, sinkBehind, events, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
@@ -168,6 +170,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range s.Packets {
 		send(packets, counter, float64(p.Packets), p.Port, p.Reason)
 		send(byteCount, counter, float64(p.Bytes), p.Port, p.Reason)
+	}
+	for port, n := range s.Refused {
+		send(refused, counter, float64(n), port)
 	}
 	for _, l := range s.Locators {
 		send(locatorPackets, counter, float64(l.Packets), l.Address)
