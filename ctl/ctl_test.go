@@ -54,11 +54,16 @@ func daemon() *apitest.Daemon {
 // serve runs the daemon's socket and returns it.
 func serve(tb testing.TB, d *apitest.Daemon) string {
 	tb.Helper()
+	return serveBackend(tb, d.Backend())
+}
+
+func serveBackend(tb testing.TB, backend api.Backend) string {
+	tb.Helper()
 	dir, err := os.MkdirTemp("", "roam")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := api.NewServer(filepath.Join(dir, "s"), d.Backend(), slog.New(slog.DiscardHandler))
+	s := api.NewServer(filepath.Join(dir, "s"), backend, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -117,8 +122,8 @@ func TestWrongCommandLines(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, events, explain, doctor, reload, completion"},
-		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, events, explain, doctor, reload, completion"},
+		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
+		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
 		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, import, export"},
 		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},

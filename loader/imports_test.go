@@ -11,6 +11,7 @@ const (
 	ebpfLib    = "github.com/cilium/ebpf"
 	netlinkLib = "github.com/vishvananda/netlink"
 	promLib    = "github.com/prometheus/client_golang"
+	charmLib   = "charm.land"
 	cliLib     = "github.com/urfave/cli"
 	bgpLib     = "github.com/osrg/gobgp/v4"
 )
@@ -51,6 +52,7 @@ var libraries = []struct {
 		"roam/loader/source/fib", "roam/loader/host", "roam/loader/datapath", "roam/perf", "roam/lab", "roam/lab/demo",
 	}},
 	{promLib, "metrics are one reader among others", []string{"roam/loader/metrics", "roam/loader"}},
+	{charmLib, "a screen is one command's affair", []string{"roam/ctl"}},
 	{cliLib, "commands are thin", []string{"roam/loader", "roam/ctl"}},
 	{bgpLib, "what a route means on the wire is decided in one place", []string{
 		"roam/loader/source/bgp", "roam/loader/source/bgp/bgptest",
