@@ -8,16 +8,33 @@ import (
 	"time"
 )
 
-// FRR is a routing suite in a namespace: zebra and bgpd.
+// FRR is a routing suite in a namespace: zebra, and bgpd or bfdd.
 type FRR struct {
 	*Namespace
-	BGP, Zebra *Process
+	BGP, BFD, Zebra *Process
 
 	dir string
 }
 
-// FRR starts a suite. zebra and bgp are the lines of their configurations.
+// FRR starts zebra and bgpd. zebra and bgp are the lines of their configurations.
 func (n *Namespace) FRR(zebra, bgp string) *FRR {
+	n.lab.Helper()
+	f := n.newFRR(map[string]string{"zebra": zebra, "bgpd": bgp})
+	f.StartBGP()
+	return f
+}
+
+// FRRBFD starts zebra and bfdd, with the lines of its configuration.
+func (n *Namespace) FRRBFD(bfd string) *FRR {
+	n.lab.Helper()
+	f := n.newFRR(map[string]string{"zebra": "", "bfdd": bfd})
+	f.BFD = f.daemon("bfdd", "--bfdctl", filepath.Join(f.dir, "bfdd.sock"))
+	f.answers("bfdd", "show bfd peers")
+	return f
+}
+
+// newFRR writes the daemons' configurations and starts zebra.
+func (n *Namespace) newFRR(configs map[string]string) *FRR {
 	n.lab.Helper()
 	f := &FRR{Namespace: n, dir: filepath.Join(n.lab.Dir, n.Name+"-frr")}
 	// The daemons give up root, so their folder is their own, and they must get to it.
@@ -28,7 +45,7 @@ func (n *Namespace) FRR(zebra, bgp string) *FRR {
 	uid, _ := strconv.Atoi(owner.Uid)
 	gid, _ := strconv.Atoi(owner.Gid)
 	n.lab.must(os.Chown(f.dir, uid, gid), "give FRR its folder")
-	for name, text := range map[string]string{"zebra": zebra, "bgpd": bgp} {
+	for name, text := range configs {
 		file := filepath.Join(f.dir, name+".conf")
 		n.lab.must(os.WriteFile(file, []byte(text+"\n"), 0o600), "write FRR's configuration")
 		n.lab.must(os.Chown(file, uid, gid), "give FRR its configuration")
@@ -38,7 +55,6 @@ func (n *Namespace) FRR(zebra, bgp string) *FRR {
 		_, err := os.Stat(filepath.Join(f.dir, "zserv"))
 		return err
 	})
-	f.StartBGP()
 	return f
 }
 
@@ -46,17 +62,25 @@ func (n *Namespace) FRR(zebra, bgp string) *FRR {
 func (f *FRR) StartBGP() {
 	f.lab.Helper()
 	f.BGP = f.daemon("bgpd")
-	f.lab.Until(10*time.Second, "bgpd answers", func() error {
-		_, err := f.Try("vtysh", "--vty_socket", f.dir, "-d", "bgpd", "-c", "show bgp summary")
+	f.answers("bgpd", "show bgp summary")
+}
+
+// answers waits until a daemon has something to say.
+func (f *FRR) answers(name, command string) {
+	f.lab.Helper()
+	f.lab.Until(10*time.Second, name+" answers", func() error {
+		_, err := f.Try("vtysh", "--vty_socket", f.dir, "-d", name, "-c", command)
 		return err
 	})
 }
 
-func (f *FRR) daemon(name string) *Process {
+func (f *FRR) daemon(name string, options ...string) *Process {
 	f.lab.Helper()
 	at := func(file string) string { return filepath.Join(f.dir, file) }
-	return f.Start("/usr/lib/frr/"+name, "-f", at(name+".conf"), "-i", at(name+".pid"), "-z", at("zserv"),
-		"--vty_socket", f.dir, "-P", "0", "--log", "stdout")
+	return f.Start("/usr/lib/frr/"+name, append([]string{
+		"-f", at(name + ".conf"), "-i", at(name + ".pid"), "-z", at("zserv"),
+		"--vty_socket", f.dir, "-P", "0", "--log", "stdout",
+	}, options...)...)
 }
 
 // Show runs commands of FRR's shell and returns what they print.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -167,4 +168,116 @@ func TestLocatorLost(t *testing.T) {
 	awaitLocator(s.Lab, gw1, "192.0.2.2", "up", 10*time.Second)
 	progress(list, 100)
 	lossless(t, s, list, 62, "restarts of the far daemon")
+}
+
+// farBFD is FRR's end of TestBFDWithFRR. FRR wants packets from at most five hops away.
+const farBFD = `
+bfd
+ profile fast
+  transmit-interval 100
+  receive-interval 100
+  detect-multiplier 3
+  minimum-ttl 250
+ exit
+ peer 192.0.2.1 multihop local-address 192.0.2.2
+  profile fast
+ exit
+ peer 2001:db8:ff::1 multihop local-address 2001:db8:ff::2
+  profile fast
+ exit
+`
+
+// farPeer is what FRR tells of a session.
+type farPeer struct {
+	Peer             string
+	Status           string
+	Diagnostic       string
+	RemoteDiagnostic string `json:"remote-diagnostic"`
+	RemoteReceive    int    `json:"remote-receive-interval"`
+	RemoteTransmit   int    `json:"remote-transmit-interval"`
+	RemoteMultiplier int    `json:"remote-detect-multiplier"`
+}
+
+// awaitPeers waits until FRR says of both sessions what is wanted.
+func awaitPeers(s *lab.Lab, f *lab.FRR, limit time.Duration, what string, want func(farPeer) bool) time.Duration {
+	s.Helper()
+	begun := time.Now()
+	s.Until(limit, "FRR has both sessions "+what, func() error {
+		var peers []farPeer
+		if err := decode(f.Show("show bfd peers json"), &peers); err != nil {
+			return err
+		}
+		if len(peers) != 2 || slices.ContainsFunc(peers, func(p farPeer) bool { return !want(p) }) {
+			return fmt.Errorf("%+v", peers)
+		}
+		return nil
+	})
+	return time.Since(begun)
+}
+
+// TestBFDWithFRR: sessions with FRR's bfdd over several hops, in both families. Either daemon is stopped in its tracks, and the other
+// notices within the detection time; both stop in an orderly way, and nobody is blamed.
+func TestBFDWithFRR(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{KernelFar: true})
+	gw1 := s.GW[lab.DC1]
+	gw1.Config.BFD = "{}"
+	gw1.Config.Locators = append(gw1.Config.Locators, "2001:db8:ff::1")
+	gw1.Config.Peers[0].Locators = append(gw1.Config.Peers[0].Locators, lab.PeerLocator{Address: "2001:db8:ff::2", Priority: 2})
+	s.Up()
+	reach(t, s, [2]*lab.Host{s.H("h11"), s.H("h21")})
+	far := s.Far.FRRBFD(farBFD)
+	isUp := func(p farPeer) bool { return p.Status == "up" }
+	awaitPeers(s.Lab, far, 20*time.Second, "up, with our intervals", func(p farPeer) bool {
+		return isUp(p) && p.RemoteReceive == 100 && p.RemoteTransmit == 100 && p.RemoteMultiplier == 3
+	})
+	allUp(s.Lab, gw1, 2)
+
+	// roamctl takes a while on a busy machine, and vtysh too: the slack is theirs.
+	const detection, slack = 300 * time.Millisecond, 700 * time.Millisecond
+	far.BFD.Signal(syscall.SIGSTOP)
+	stopped := time.Now()
+	awaitLocator(s.Lab, gw1, "192.0.2.2", "down", detection+slack)
+	t.Logf("bfdd stopped: down after %v", time.Since(stopped).Round(time.Millisecond))
+	awaitLocator(s.Lab, gw1, "2001:db8:ff::2", "down", slack)
+	for _, w := range bfdSessions(gw1) {
+		if w.State != "down" || w.Flaps != 1 || !strings.Contains(w.Why, "detection time") {
+			t.Errorf("session %+v", w)
+		}
+	}
+	reach(t, s, [2]*lab.Host{s.H("h11"), s.H("h21")}) // the only way is taken all the same
+	far.BFD.Signal(syscall.SIGCONT)
+	allUp(s.Lab, gw1, 2)
+	came := time.Now()
+	if is := locator(gw1, "192.0.2.2"); is != "down" {
+		t.Errorf("back at once: %s", is)
+	}
+	awaitLocator(s.Lab, gw1, "192.0.2.2", "up", 10*time.Second)
+	t.Logf("bfdd goes on: back %v after the session", time.Since(came).Round(time.Millisecond))
+
+	awaitPeers(s.Lab, far, 10*time.Second, "up", isUp)
+	gw1.Daemon.Signal(syscall.SIGSTOP)
+	took := awaitPeers(s.Lab, far, detection+slack, "down", func(p farPeer) bool { return p.Status == "down" })
+	t.Logf("roamd stopped: FRR has it down after %v", took.Round(time.Millisecond))
+	gw1.Daemon.Signal(syscall.SIGCONT)
+	awaitPeers(s.Lab, far, 10*time.Second, "up", isUp)
+
+	awaitLocator(s.Lab, gw1, "192.0.2.2", "up", 10*time.Second)
+	far.Show("configure", "bfd", "profile fast", "shutdown")
+	s.Until(5*time.Second, "FRR's goodbye is heard", func() error {
+		for _, w := range bfdSessions(gw1) {
+			if w.Up || !strings.Contains(w.Why, "stopped speaking") {
+				return fmt.Errorf("%+v", w)
+			}
+		}
+		return nil
+	})
+	if is := locator(gw1, "192.0.2.2"); is != "up" {
+		t.Errorf("a goodbye, and the locator is %s", is)
+	}
+	far.Show("configure", "bfd", "profile fast", "no shutdown")
+	awaitPeers(s.Lab, far, 10*time.Second, "up", isUp)
+	gw1.Stop()
+	awaitPeers(s.Lab, far, 5*time.Second, "told of our goodbye", func(p farPeer) bool {
+		return p.Status == "down" && strings.Contains(p.RemoteDiagnostic, "administratively down")
+	})
 }
