@@ -137,7 +137,7 @@ __attribute__((noinline)) int want(__u32 slot, __u32 tenant, __u64 asker, __u64 
 
 	if (find_halves(tenant, hi, lo) || !subnet(tenant, hi, lo))
 		return 0;
-	if (ration(RATION_WANTED, tenant, hi, lo, WANTED_RATE, WANTED_RATE) &&
+	if (ration(RATION_WANTED, tenant, hi, lo, WANTED_RATE, SIGHT_BURST) &&
 	    ration(RATION_ASKER, tenant, 0, asker, ASKER_RATE, ASKER_BURST) &&
 	    ration(RATION_ALL, 0, 0, 0, ALL_RATE, ALL_BURST))
 		tell(&s);
