@@ -27,6 +27,7 @@ import (
 	"roam/loader/datapath"
 	"roam/loader/event"
 	"roam/loader/host"
+	"roam/loader/lan"
 	"roam/loader/metrics"
 	"roam/loader/radv"
 	"roam/loader/rib"
@@ -65,6 +66,7 @@ type daemon struct {
 	bfd     *bfd.Speaker
 	inject  *apisource.Source
 	radv    *radv.Advertiser
+	lan     *lan.Refresher
 	server  *api.Server
 	metrics *prometheus.Registry
 	events  *event.Log
@@ -118,6 +120,8 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.makeSources(cfg)
 	d.radv = radv.New(log)
 	d.radv.Set(advertised(cfg))
+	d.lan = lan.New(log)
+	d.lan.Set(shown(cfg))
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
 	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: d.silent})
@@ -183,6 +187,7 @@ func (d *daemon) tasks() []task {
 		do{"ports", d.watchPorts},
 		do{"locators", d.followLocators},
 		d.radv,
+		d.lan,
 		do{"sightings", d.passSightings},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},

@@ -7,6 +7,7 @@ import (
 	"roam/loader/config"
 	"roam/loader/datapath"
 	"roam/loader/host"
+	"roam/loader/lan"
 	"roam/loader/radv"
 	"roam/loader/route"
 	"roam/loader/source/bgp"
@@ -66,6 +67,21 @@ func tune(c *config.Config) maps.Tune {
 		}
 	}
 	return t
+}
+
+// shown are the MACs that switches are to know behind access ports: the gateway's own, and those of gateways that stood there.
+func shown(c *config.Config) []lan.Link {
+	var list []lan.Link
+	for _, t := range c.Tenants {
+		for _, s := range t.Segments {
+			ref := accessRef(s)
+			list = append(list, lan.Link{
+				Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(),
+				MACs:      append([]route.MAC{s.Gateway.MAC}, s.Gateway.ForeignMACs...),
+			})
+		}
+	}
+	return list
 }
 
 // advertised are the segments whose hosts learn from us who their IPv6 router is.

@@ -1,0 +1,127 @@
+// Package lan keeps the switches of access LANs aware of the gateway.
+//
+// A switch forgets a MAC that it has not seen as a source for a while, 300 s by default, and then floods what is sent to it. Frames that the
+// gateway forwards carry the port's own MAC, so the shared gateway MAC and those of gateways that stood here before would be
+// forgotten. Each is the source of one small frame now and then, of a kind that no host reads.
+//
+// It is for one gateway on a LAN: two would have the switches move the MAC from one port to the other.
+package lan
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+
+	"roam/loader/route"
+)
+
+// Link is an access port, and the MACs that switches behind it should know to be there.
+type Link struct {
+	Interface string // untagged, or the VLAN device
+	MACs      []route.MAC
+}
+
+// Interval is how often each MAC is shown: well below the ageing time of switches, of which some use 120 s and most 300.
+const Interval = 60 * time.Second
+
+const (
+	experimental = 0x88b5 // IEEE 802, Local Experimental EtherType 1
+	frameLen     = 60     // the least that Ethernet carries, without its checksum
+)
+
+// Refresher shows the MACs of the links that it was last given. Safe for concurrent use.
+type Refresher struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	links   []Link
+	changed chan struct{}
+	failed  map[string]string // by interface, so that a failure is told once
+}
+
+// New makes a Refresher without links.
+func New(log *slog.Logger) *Refresher {
+	return &Refresher{log: log, changed: make(chan struct{}, 1), failed: map[string]string{}}
+}
+
+func (r *Refresher) String() string { return "switch tables" }
+
+// Set replaces the links, and shows their MACs at once. Equal links change nothing.
+func (r *Refresher) Set(links []Link) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reflect.DeepEqual(r.links, links) {
+		return
+	}
+	r.links = links
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends.
+func (r *Refresher) Run(ctx context.Context) error {
+	tick := time.NewTicker(Interval)
+	defer tick.Stop()
+	for {
+		r.show()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-r.changed:
+		}
+	}
+}
+
+func (r *Refresher) show() {
+	r.mu.Lock()
+	links := r.links
+	r.mu.Unlock()
+	for _, l := range links {
+		err := show(l)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != "" && r.failed[l.Interface] != text {
+			r.log.Warn("switches are not told where the gateway is", "interface", l.Interface, "error", err)
+		}
+		r.failed[l.Interface] = text
+	}
+}
+
+// show opens a socket each time: interfaces come and go.
+func show(l Link) error {
+	nic, err := net.InterfaceByName(l.Interface)
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(nic, packet.Raw, 0, nil) // protocol 0 hears nothing
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for _, mac := range l.MACs {
+		_, e := conn.WriteTo(frame(mac), &packet.Addr{HardwareAddr: broadcast[:]})
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+var broadcast = route.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// frame is flooded, so that every switch of the LAN learns.
+func frame(source route.MAC) []byte {
+	b := make([]byte, 0, frameLen)
+	b = append(append(b, broadcast[:]...), source[:]...)
+	b = append(b, experimental>>8, experimental&0xff)
+	return b[:frameLen]
+}

@@ -1,0 +1,53 @@
+package lan
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"roam/lab"
+	"roam/loader/route"
+)
+
+// A switch that knew nothing learns at which port the gateway's MACs are, also those of a link that comes later.
+func TestSwitchLearns(t *testing.T) {
+	l := lab.New(t)
+	gw, sw := l.Namespace("gw"), l.Namespace("switch")
+	sw.Bridge("lan", 1500)
+	l.Cable(lab.End{In: gw, Name: "lan0"}, lab.End{In: sw, Name: "port1", Bridge: "lan"}, 1500, 1)
+	shared, foreign := route.MAC{2, 0, 0x5e, 0x10, 0, 1}, route.MAC{0, 0x50, 0x56, 0xaa, 0xbb, 0xcc}
+	r := New(slog.New(slog.DiscardHandler))
+	r.Set([]Link{{Interface: "lan0", MACs: []route.MAC{shared}}, {Interface: "absent0", MACs: []route.MAC{shared}}})
+	learned := func(mac route.MAC) func() error {
+		return func() error {
+			out := sw.Run("bridge", "fdb", "show", "br", "lan", "dynamic")
+			if !strings.Contains(out, mac.String()+" dev port1") {
+				return fmt.Errorf("%s is not in\n%s", mac, out)
+			}
+			return nil
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- gw.Do(func() error { return r.Run(ctx) }) }()
+	l.Until(5*time.Second, "the switch knows the gateway", learned(shared))
+	if learned(foreign)() == nil {
+		t.Fatal("the switch knows a MAC that nobody showed")
+	}
+	r.Set([]Link{{Interface: "lan0", MACs: []route.MAC{shared, foreign}}})
+	l.Until(5*time.Second, "the switch knows the foreign gateway", learned(foreign))
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFrame(t *testing.T) {
+	b := frame(route.MAC{2, 0, 0, 0, 0, 1})
+	if len(b) != 60 || fmt.Sprintf("%x", b[:15]) != "ffffffffffff02000000000188b500" {
+		t.Errorf("%x", b)
+	}
+}
