@@ -220,7 +220,7 @@ func awaitPeers(s *lab.Lab, f *lab.FRR, limit time.Duration, what string, want f
 func TestBFDWithFRR(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{KernelFar: true})
 	gw1 := s.GW[lab.DC1]
-	gw1.Config.BFD = "{}"
+	gw1.Config.BFD = "{min_ttl: 255}"
 	gw1.Config.Locators = append(gw1.Config.Locators, "2001:db8:ff::1")
 	gw1.Config.Peers[0].Locators = append(gw1.Config.Peers[0].Locators, lab.PeerLocator{Address: "2001:db8:ff::2", Priority: 2})
 	s.Up()
@@ -280,4 +280,48 @@ func TestBFDWithFRR(t *testing.T) {
 	awaitPeers(s.Lab, far, 5*time.Second, "told of our goodbye", func(p farPeer) bool {
 		return p.Status == "down" && strings.Contains(p.RemoteDiagnostic, "administratively down")
 	})
+}
+
+// farKeys is BIRD's end of TestBFDWithKeys.
+const farKeys = `
+router id 192.0.2.2;
+protocol device { }
+protocol bfd {
+  multihop {
+    interval 100 ms; multiplier 3;
+    authentication %s;
+    password "a key of both" { id 7; };
+  };
+  neighbor 192.0.2.1 local 192.0.2.2 multihop;
+}
+`
+
+// TestBFDWithKeys: BIRD and we agree on what keyed SHA1 is, in both manners, and a key that differs keeps us apart.
+func TestBFDWithKeys(t *testing.T) {
+	for name, c := range map[string]struct{ ours, theirs string }{
+		"sha1":            {"{type: sha1, id: 7, key: a key of both}", "keyed sha1"},
+		"meticulous-sha1": {"{type: meticulous-sha1, id: 7, key: a key of both}", "meticulous keyed sha1"},
+		"another key":     {"{type: sha1, id: 7, key: another key}", "keyed sha1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := lab.NewSites(t, bins, lab.Options{KernelFar: true})
+			gw1 := s.GW[lab.DC1]
+			gw1.Config.BFD = "{auth: " + c.ours + "}"
+			s.Up()
+			startBIRDWith(s, s.Far, fmt.Sprintf(farKeys, c.theirs))
+			if name != "another key" {
+				allUp(s.Lab, gw1, 1)
+				return
+			}
+			s.Until(10*time.Second, "the key is found to differ", func() error {
+				if w := bfdSessions(gw1); w[0].Up || !strings.Contains(w[0].Why, "is the key the same on both ends?") {
+					return fmt.Errorf("%+v", w)
+				}
+				return nil
+			})
+			if is := locator(gw1, "192.0.2.2"); is != "up" {
+				t.Errorf("a session that was never up, and the locator is %s", is)
+			}
+		})
+	}
 }

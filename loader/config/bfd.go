@@ -2,12 +2,11 @@ package config
 
 import "time"
 
-// Defaults of BFD. Packets leave with TTL 255; packets of the tunnels with 64, so that a gateway more than 63 hops away
-// is none that these would reach.
+// Defaults of BFD. The TTL is not checked: how many hops are too many is known to the operator, and BIRD sends with 64.
 const (
 	defaultBFDInterval   = 100 * time.Millisecond
 	defaultBFDMultiplier = 3
-	defaultBFDMinTTL     = 255 - 63
+	defaultBFDMinTTL     = 1
 	maxBFDKey            = 20 // RFC 5880, section 4.4
 )
 

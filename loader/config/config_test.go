@@ -121,7 +121,7 @@ func TestReference(t *testing.T) {
 			},
 			RouterMAC: mac("02:00:00:00:00:01"), DSCP: config.CopyDSCP, Ports: standardPorts,
 			BFD: &config.BFD{
-				Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 192,
+				Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 250,
 				Auth: &config.BFDAuth{Type: config.BFDMeticulousSHA1, ID: 1, Key: "a secret of all ends"},
 			},
 		},
@@ -282,7 +282,7 @@ sources: {bgp: {asn: 65001, neighbors: [192.0.2.9, {address: "2001:db8::9", tena
 
 func TestBFDDefaults(t *testing.T) {
 	c := parse(t, strings.Replace(minimal(t), "underlay:\n", "underlay:\n  bfd: {}\n", 1), nil)
-	equal(t, c.Underlay.BFD, &config.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 192})
+	equal(t, c.Underlay.BFD, &config.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 1})
 }
 
 func TestDefaultsFollow(t *testing.T) {
