@@ -7,7 +7,7 @@
 //
 // What a session is and does is in session.go, without clock and network; this file gives it both. The tricky part is
 // time: a machine that was itself away for a moment has packets waiting that it has not read yet, so a timer that
-// fires late puts off every detection by as much.
+// fires late puts off detection by one packet, once in a silence.
 package bfd
 
 import (
@@ -51,6 +51,7 @@ type Speaker struct {
 	config    Config
 	remotes   []netip.Addr
 	closed    bool
+	due       time.Time // Run looks at the sessions
 	listeners map[netip.Addr]*net.UDPConn
 	sessions  map[ends]*peer
 	numbered  map[layers.BFDDiscriminator]*peer

@@ -3,6 +3,7 @@ package bfd
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 )
@@ -244,6 +246,44 @@ func TestStrangers(t *testing.T) {
 	if s := a.Sessions(); s[0].Flaps != 1 {
 		t.Errorf("the real one had none: %+v", s)
 	}
+}
+
+// TestLateTimer: a timer that fires late says that we were away, not that the other end was.
+func TestLateTimer(t *testing.T) {
+	for _, c := range []struct {
+		lateness time.Duration
+		want     layers.BFDState
+	}{{0, down}, {late, down}, {500 * time.Millisecond, up}} {
+		s := New(Options{Log: slog.New(slog.DiscardHandler)})
+		p := &peer{end(up, 100*time.Millisecond, 3), &net.UDPConn{}}
+		s.sessions[ends{p.local, p.remote}], s.standings[p.remote] = p, &standing{up: true}
+		now := p.deadAt.Add(c.lateness)
+		if next := s.tick(now, c.lateness); p.state != c.want || !next.After(now) {
+			t.Errorf("%v late: %v, look again in %v", c.lateness, p.state, next.Sub(now))
+		}
+		if s.tick(now.Add(100*time.Millisecond), time.Hour); p.state != down {
+			t.Errorf("%v late: still %v when the time given has passed, too", c.lateness, p.state)
+		}
+	}
+}
+
+// TestPortTaken: what keeps us from listening is named, and overcome once it is gone.
+func TestPortTaken(t *testing.T) {
+	wire(t)
+	other, err := listen(ours[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fast(ours[:1])
+	s := New(Options{Config: &config, Log: slog.New(slog.DiscardHandler), Changed: func(map[netip.Addr]string) {}})
+	if err := s.SetRemotes(theirs); err == nil || !strings.Contains(err.Error(), "another BFD daemon") {
+		t.Errorf("the port is taken: %v", err)
+	}
+	_ = other.Close()
+	if err := s.SetRemotes(theirs); err != nil || len(s.Sessions()) != 1 {
+		t.Errorf("the port is free: %v, %+v", err, s.Sessions())
+	}
+	s.goodbye()
 }
 
 // TestReconcile: sessions follow the configuration, and a locator that is not asked about is not out.

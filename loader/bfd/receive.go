@@ -40,7 +40,9 @@ func (s *Speaker) receive(e ends, data []byte, ttl uint8, now time.Time) {
 	if packet.State == layers.BFDStateAdminDown {
 		s.judge(p.remote, now) // which is no news to a session that is Down
 	}
-	signal(s.wake)
+	if p.next().Before(s.due) {
+		signal(s.wake)
+	}
 }
 
 // match finds the session of a packet and makes sure that it comes from its other end.

@@ -54,8 +54,8 @@ func (s *Speaker) tick(now time.Time, lateness time.Duration) time.Time {
 	defer s.mu.Unlock()
 	next := now.Add(idle)
 	for _, p := range s.sessions {
-		if lateness > late && !p.deadAt.IsZero() {
-			p.deadAt = p.deadAt.Add(lateness)
+		if lateness > late {
+			p.spare(now)
 		}
 		s.tell(p, p.expire(now), now)
 		if !p.sendAt.IsZero() && !now.Before(p.sendAt) {
@@ -70,6 +70,7 @@ func (s *Speaker) tick(now time.Time, lateness time.Duration) time.Time {
 			next = earlier(next, st.back())
 		}
 	}
+	s.due = next
 	return next
 }
 

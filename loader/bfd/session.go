@@ -38,6 +38,7 @@ type session struct {
 	sent   time.Time // the last packet that the timer called for
 	sendAt time.Time // the next one; zero: none is wanted
 	deadAt time.Time // the detection time ends; zero: nothing was heard since it did
+	spared bool      // it was put off since something was heard
 
 	since time.Time // of the state
 	flaps int       // times it left Up
@@ -120,7 +121,7 @@ func (s *session) receive(p *layers.BFD, now time.Time) (a answer) {
 	}
 	a.news = s.advance(p.State, now)
 	a.final = p.Poll
-	s.deadAt = now.Add(s.detection())
+	s.deadAt, s.spared = now.Add(s.detection()), false
 	s.auth.heard(now, s.detection())
 	s.schedule(now)
 	return a
@@ -143,6 +144,15 @@ func (s *session) advance(remote layers.BFDState, now time.Time) bool {
 // detection is the time without a packet after which the other end counts as lost (section 6.8.4).
 func (s *session) detection() time.Duration {
 	return time.Duration(s.remoteMultiplier) * max(s.agreedRx, s.remoteTx)
+}
+
+// spare gives the other end, once in a silence, the time of one more packet: we were away ourselves, and what it has sent
+// is still to be read.
+func (s *session) spare(now time.Time) {
+	more := now.Add(max(s.agreedRx, s.remoteTx))
+	if !s.deadAt.IsZero() && !s.spared && s.deadAt.Before(more) {
+		s.deadAt, s.spared = more, true
+	}
 }
 
 // expire lets the detection time run out.

@@ -66,6 +66,9 @@ func open(at netip.AddrPort, options ...[3]int) (*net.UDPConn, error) {
 		return errors.Join(controlErr, err)
 	}}
 	conn, err := config.ListenPacket(context.Background(), "udp", at.String())
+	if errors.Is(err, unix.EADDRINUSE) && at.Port() == Port {
+		return nil, fmt.Errorf("BFD at %s: %w: does another BFD daemon run here? Stop it, or leave underlay.bfd out", at, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("BFD at %s: %w", at, err)
 	}
