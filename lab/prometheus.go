@@ -80,27 +80,39 @@ func (p *Prometheus) get(path string, query url.Values, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// Numbers runs a query over the whole run, a value each second, and returns how many series it found and how many of their
-// values are numbers.
-func (p *Prometheus) Numbers(expr string) (series, numbers int, err error) {
+// Series is what a query found: labels, and points of time (Unix seconds) and value that are numbers.
+type Series struct {
+	Labels map[string]string
+	Points [][2]float64
+}
+
+// Range runs a query over the run until then, with a value each second.
+func (p *Prometheus) Range(expr string, until time.Time) (list []Series, err error) {
 	var answer struct {
 		Data struct {
-			Result []struct{ Values [][2]any }
-		}
-	}
-	err = p.get("/api/v1/query_range", url.Values{
-		"query": {expr}, "step": {"1"}, "start": {p.Started.Format(time.RFC3339)}, "end": {time.Now().Format(time.RFC3339)},
-	}, &answer)
-	for _, r := range answer.Data.Result {
-		series++
-		for _, v := range r.Values {
-			text, _ := v[1].(string)
-			if f, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(f) {
-				numbers++
+			Result []struct {
+				Metric map[string]string
+				Values [][2]any
 			}
 		}
 	}
-	return series, numbers, err
+	err = p.get("/api/v1/query_range", url.Values{
+		"query": {expr}, "step": {"1"}, "start": {p.Started.Format(time.RFC3339)}, "end": {until.Format(time.RFC3339)},
+	}, &answer)
+	for _, r := range answer.Data.Result {
+		s := Series{Labels: r.Metric}
+		for _, v := range r.Values {
+			at, _ := v[0].(float64)
+			text, _ := v[1].(string)
+			if f, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(f) {
+				s.Points = append(s.Points, [2]float64{at, f})
+			}
+		}
+		if len(s.Points) > 0 {
+			list = append(list, s)
+		}
+	}
+	return list, err
 }
 
 // Firing returns the alerts that fire, each as its name and labels.

@@ -77,6 +77,13 @@ func TestObserve(t *testing.T) {
 	reach(t, s, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h11})
 	list := flows(s, h12, h21, 400)
 
+	s.Until(20*time.Second, "both gateways were scraped a few times", func() error {
+		seen, err := p.Range("count_over_time(roam_scrape_success[10s]) >= 3", time.Now())
+		if err == nil && len(seen) < 2 {
+			err = fmt.Errorf("%d were", len(seen))
+		}
+		return err
+	})
 	late := s.Flow(third.Namespace, third.IP4, h11.Namespace, h11.IP4, 100, 100) // dc3 never learns of a move
 	for _, site := range []int{lab.DC2, lab.DC1, lab.DC2} {
 		s.Move(h11, site)
@@ -160,21 +167,19 @@ func dashboardsHaveData(t *testing.T, p *lab.Prometheus, one string) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no dashboards: %v", err)
 	}
-	queries := 0
+	queries, until := 0, time.Now()
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var d struct {
+			Title       string
 			Templating  struct{ List []struct{ Multi bool } }
 			Annotations struct {
 				List []struct{ Target struct{ Expr string } }
 			}
-			Panels []struct {
-				Title   string
-				Targets []struct{ Expr string }
-			}
+			Panels []shownPanel
 		}
 		if err := json.Unmarshal(text, &d); err != nil {
 			t.Fatal(err)
@@ -184,20 +189,31 @@ func dashboardsHaveData(t *testing.T, p *lab.Prometheus, one string) {
 			instance = ".+"
 		}
 		variables := strings.NewReplacer("$instance", strings.ReplaceAll(instance, `\`, `\\`), "$__rate_interval", "5s", "$__range", "2m")
-		find := func(title, expr string) {
+		find := func(title, expr string) []lab.Series {
 			queries++
-			series, numbers, err := p.Numbers(variables.Replace(expr))
-			if err != nil || numbers == 0 {
-				t.Errorf("%s: %q finds %d series, %d numbers, %v: %s", filepath.Base(file), title, series, numbers, err, expr)
+			series, err := p.Range(variables.Replace(expr), until)
+			if err != nil || len(series) == 0 {
+				t.Errorf("%s: %q finds nothing, %v: %s", filepath.Base(file), title, err, expr)
 			}
+			return series
 		}
 		for _, a := range d.Annotations.List {
 			find("annotation", a.Target.Expr)
 		}
+		page := drawing{from: float64(p.Started.Unix()), to: float64(until.Unix())}
+		page.begin(d.Title, d.Panels)
 		for _, panel := range d.Panels {
-			for i, q := range panel.Targets {
-				find(fmt.Sprintf("%s (%d)", panel.Title, i), q.Expr)
+			var curves []curve
+			for _, q := range panel.Targets {
+				for _, s := range find(panel.Title, q.Expr) {
+					curves = append(curves, named(q.LegendFormat, s))
+				}
 			}
+			page.panel(panel, curves)
+		}
+		page.WriteString("</svg>\n")
+		if os.Getenv("ROAM_DRAW") != "" {
+			write(t, strings.TrimSuffix(file, "json")+"svg", page.String())
 		}
 	}
 	t.Logf("%d queries of %d dashboards found data", queries, len(files))
