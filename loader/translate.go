@@ -56,6 +56,7 @@ func tune(c *config.Config) maps.Tune {
 			config.SourceOff: maps.SourceOff, config.SourceLoose: maps.SourceLoose, config.SourceStrict: maps.SourceStrict,
 		}[c.Datapath.SourceCheck],
 		OuterDSCP: maps.DSCPCopy, ClampMSS: c.Datapath.ClampMSS, ICMPRate: c.Datapath.ICMP.Rate, ICMPBurst: c.Datapath.ICMP.Burst,
+		Sightings: maps.DefaultTune.Sightings,
 		Ports: maps.TunnelPorts(c.Underlay.Ports),
 	}
 	if c.Underlay.DSCP != config.CopyDSCP {
