@@ -71,7 +71,7 @@ func told(t *testing.T, s *lab.Sites, from *lab.Host, to netip.Addr, fits int) {
 		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, discover, unix.IP_PMTUDISC_DO) }); e != nil || err != nil {
 			return errors.Join(e, err)
 		}
-		_, _ = conn.Write(make([]byte, 1440)) // with headers more than fits, and no more than the link carries
+		_, _ = conn.Write(make([]byte, 1440)) // with its headers more than fits, and no more than any link of a host carries
 		s.Until(5*time.Second, fmt.Sprintf("%s is told what fits to %s", from.Name, to), func() error {
 			var known int
 			if e := raw.Control(func(fd uintptr) { known, err = unix.GetsockoptInt(int(fd), level, mtu) }); e != nil || err != nil {
