@@ -53,6 +53,7 @@ type NexthopTable struct {
 	adjs     *memory[Adjacency]
 	ids      map[Target]uint32
 	entries  map[uint32]*entry
+	whole    map[uint32]Set          // members of sets, whether they have a rewrite now or not; each bucket holds a reference
 	records  map[adjacencyKey]uint32 // resolved adjacencies: the record that all ids of a (tenant, variant) share
 	doubted  map[uint16]bool         // variants that sets avoid
 	freeID   allocator
@@ -77,7 +78,7 @@ const firstAdjacency = 8
 // The caller scans its tables and calls Hold for each value it finds, then Sweep.
 func OpenNexthops(o *Objects) (*NexthopTable, error) {
 	n := &NexthopTable{
-		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, records: map[adjacencyKey]uint32{},
+		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, whole: map[uint32]Set{}, records: map[adjacencyKey]uint32{},
 		freeID:  newAllocator(IDFirst, uint32(Nexthops)),
 		freeLoc: newAllocator(0, uint32(Nexthops)),
 		freeSet: newAllocator(0, uint32(Sets)),
@@ -152,7 +153,8 @@ func (n *NexthopTable) adopt() {
 		nh := nexthop(n.words.load(id))
 		n.freeSet.take(nh.Index)
 		var variants []uint16
-		for _, member := range n.sets.entries[nh.Index].Member {
+		n.whole[id] = n.sets.entries[nh.Index]
+		for _, member := range n.whole[id].Member {
 			if e := n.entries[member]; e != nil {
 				variants = append(variants, e.target.Variant)
 				e.refs++
@@ -181,7 +183,7 @@ func (n *NexthopTable) Acquire(t Target) (uint32, error) {
 	if !ok {
 		return 0, fmt.Errorf("next hops: %w", ErrFull)
 	}
-	nh, err := n.record(t)
+	nh, err := n.record(id, t)
 	if err != nil {
 		n.freeID.put(id)
 		return 0, err
@@ -193,7 +195,7 @@ func (n *NexthopTable) Acquire(t Target) (uint32, error) {
 }
 
 // record writes what the target's word is to name.
-func (n *NexthopTable) record(t Target) (Nexthop, error) {
+func (n *NexthopTable) record(id uint32, t Target) (Nexthop, error) {
 	nh := Nexthop{Kind: t.Kind, Flags: t.Flags, Tenant: t.Tenant}
 	switch t.Kind {
 	case KindLocal:
@@ -209,14 +211,14 @@ func (n *NexthopTable) record(t Target) (Nexthop, error) {
 			nh.Kind, nh.Index = KindAdjacency, i
 		}
 	case KindSet:
-		return n.recordSet(nh, t)
+		return n.recordSet(id, nh, t)
 	default:
 		return nh, fmt.Errorf("next hop of kind %d cannot be interned", t.Kind)
 	}
 	return nh, nil
 }
 
-func (n *NexthopTable) recordSet(nh Nexthop, t Target) (Nexthop, error) {
+func (n *NexthopTable) recordSet(id uint32, nh Nexthop, t Target) (Nexthop, error) {
 	variants := t.members()
 	if len(variants) != SetMembers {
 		return nh, fmt.Errorf("a set has %d members, this one %d", SetMembers, len(variants))
@@ -237,6 +239,7 @@ func (n *NexthopTable) recordSet(nh Nexthop, t Target) (Nexthop, error) {
 		}
 		set.Member[b] = member
 	}
+	n.whole[id] = set
 	n.sets.entries[i] = n.alive(t, set)
 	nh.Index = i
 	return nh, nil
@@ -278,15 +281,8 @@ func (n *NexthopTable) Doubt(variants map[uint16]bool) { n.doubted = variants }
 // Balance gives the buckets of members without a rewrite, or in doubt, to others, and gives them back once that is over: after
 // calls of Resolve, Unresolve and Doubt. The error wraps ErrFull; then a set stays as it was.
 func (n *NexthopTable) Balance() error {
-	for t, id := range n.ids {
-		if t.Kind != KindSet {
-			continue
-		}
-		var whole Set
-		for b, v := range t.members() {
-			whole.Member[b] = n.ids[Target{Kind: KindAdjacency, Tenant: t.Tenant, Variant: v}]
-		}
-		want := n.alive(t, whole)
+	for id, whole := range n.whole {
+		want := n.alive(n.entries[id].target, whole)
 		nh := nexthop(n.words.load(id))
 		if n.sets.entries[nh.Index] == want {
 			continue
@@ -344,9 +340,10 @@ func (n *NexthopTable) forget(id uint32, e *entry) {
 		delete(n.ids, e.target)
 	}
 	n.released = append(n.released, id)
-	if e.target.Kind == KindSet {
-		for _, v := range e.target.members() {
-			n.Release(n.ids[Target{Kind: KindAdjacency, Tenant: e.target.Tenant, Variant: v}])
+	if whole, ok := n.whole[id]; ok {
+		delete(n.whole, id)
+		for _, member := range whole.Member { // by id: after a crash a target may have two
+			n.Release(member)
 		}
 	}
 }
