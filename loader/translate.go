@@ -57,7 +57,7 @@ func tune(c *config.Config) maps.Tune {
 		}[c.Datapath.SourceCheck],
 		OuterDSCP: maps.DSCPCopy, ClampMSS: c.Datapath.ClampMSS, ICMPRate: c.Datapath.ICMP.Rate, ICMPBurst: c.Datapath.ICMP.Burst,
 		Sightings: maps.DefaultTune.Sightings,
-		Ports: maps.TunnelPorts(c.Underlay.Ports),
+		Ports:     maps.TunnelPorts(c.Underlay.Ports),
 	}
 	if c.Underlay.DSCP != config.CopyDSCP {
 		t.OuterDSCP = uint8(c.Underlay.DSCP)
