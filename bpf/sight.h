@@ -202,47 +202,25 @@ static __always_inline int sight_nd(struct xdp_md *ctx, __u32 slot, __u32 tenant
 	return sight(slot | kind << 16, tenant, mac, hi, lo);
 }
 
-/* Was this address asked about moments ago? The word that is left says which one, and when: 16 jiffies are one moment. */
-static __always_inline int seen_lately(__u64 hash)
-{
-	__u64 word = (hash & ~0xffffULL) | (bpf_jiffies64() >> 4 & 0xffff);
-	__u32 index = (hash >> 16) % SEEN_ENTRIES;
-	__u64 *entry = bpf_map_lookup_elem(&seen, &index);
-
-	if (!entry || *(volatile __u64 *)entry == word)
-		return 1;
-	*(volatile __u64 *)entry = word;
-	return 0;
-}
-
 /* An IPv4 or IPv6 packet at l3, as a host sent it. The packet has been parsed: its header is there. */
 __attribute__((noinline)) int sight_ip(struct xdp_md *ctx, __u32 slot, __u32 tenant, __u32 l3)
 {
 	struct iphdr *ip4 = ctx_at(ctx, l3, sizeof(*ip4));
 	struct nd *nd = ctx_at(ctx, l3, sizeof(nd->ip) + 1);
 	struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
-	__u64 mac, hi = 0, lo;
+	__u32 where = slot | SIGHT_DATA << 16;
+	__u64 mac;
 
 	if (!ip4 || !eth)
 		return 0;
 	mac = mac_word(eth->h_source);
-	if (ip4->version == 4) {
-		__u32 addr = bpf_ntohl(ip4->saddr);
-
-		if (seen_lately(hash4((__u64)tenant << 32 | addr, &hosts4_config)))
-			return 0;
-		lo = low4(addr);
-	} else {
-		if (!nd)
-			return 0;
-		if (nd->ip.nexthdr == IPPROTO_ICMPV6 && (nd->type == ND_SOLICIT || nd->type == ND_ADVERT))
-			return sight_nd(ctx, slot, tenant, l3, mac);
-		hi = half(nd->ip.saddr.s6_addr32);
-		lo = half(nd->ip.saddr.s6_addr32 + 2);
-		if (seen_lately(hash6(hi, lo, tenant, &hosts6_config)))
-			return 0;
-	}
-	return sight(slot | SIGHT_DATA << 16, tenant, mac, hi, lo);
+	if (ip4->version == 4)
+		return sight(where, tenant, mac, 0, low4(bpf_ntohl(ip4->saddr)));
+	if (!nd)
+		return 0;
+	if (nd->ip.nexthdr == IPPROTO_ICMPV6 && (nd->type == ND_SOLICIT || nd->type == ND_ADVERT))
+		return sight_nd(ctx, slot, tenant, l3, mac);
+	return sight(where, tenant, mac, half(nd->ip.saddr.s6_addr32), half(nd->ip.saddr.s6_addr32 + 2));
 }
 
 /* A packet at l3 that goes to the kernel because no table has its destination. */
@@ -265,9 +243,34 @@ static __always_inline void sight_link(const struct pkt *p)
 		sight_arp(p->ctx, p->slot, p->tenant, p->l3);
 }
 
+/* Was this sender looked up moments ago? The word that is left says who, and when: 16 jiffies are one moment. For IPv4 it is exact, since
+ * tenant and address have as many bits as are kept of a product that is one to one. For IPv6 the seed keeps others from
+ * finding a sender whose word is the same.
+ */
+static __always_inline int seen_lately(const struct pkt *p)
+{
+	__u64 who = (__u64)p->tenant << 32;
+	__u64 hash, word, *entry;
+	__u32 index;
+
+	if (p->v6)
+		who = ((who << 20 ^ half(p->src6)) + hosts6_config.seed[0]) * (hosts6_config.seed[1] | 1) + half(p->src6 + 2);
+	else
+		who |= p->src4;
+	hash = who * MIX1;
+	word = hash << 20 | (bpf_jiffies64() >> 4 & 0xfffff);
+	index = (hash >> 32) % SEEN_ENTRIES;
+	entry = bpf_map_lookup_elem(&seen, &index);
+
+	if (!entry || *(volatile __u64 *)entry == word)
+		return 1;
+	*(volatile __u64 *)entry = word;
+	return 0;
+}
+
 static __always_inline void sight_source(const struct pkt *p)
 {
-	if (sight_rate && !dry && p->segment)
+	if (sight_rate && !dry && p->segment && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
 		sight_ip(p->ctx, p->slot, p->tenant, p->l3);
 }
 
