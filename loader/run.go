@@ -251,7 +251,9 @@ func (d *daemon) passSightings(ctx context.Context) error {
 	}
 	for s := range seen {
 		if s.Addr.IsValid() {
-			d.hosts.Saw(ctx, host.Sign{Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, MAC: s.MAC, Addr: s.Addr})
+			d.hosts.Saw(ctx, host.Sign{
+				Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
+			})
 		}
 	}
 	return nil

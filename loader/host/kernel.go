@@ -136,6 +136,8 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 		return // whoever removes an entry on purpose marks it as failed first
 	case is && exists:
 		s.neighbours[e] = after
+		delete(s.hints, e)
+		delete(s.searches, e)
 	default:
 		is = false
 		delete(s.neighbours, e)

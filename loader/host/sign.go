@@ -14,6 +14,7 @@ type Sign struct {
 	Tenant route.TenantID
 	Link   string // access port where it showed itself; of a wanted host, where the packet came in
 	VLAN   uint16
+	Inner  uint16    // second tag (QinQ), 0 for none
 	MAC    route.MAC // zero: a wanted host, to whom somebody sends and whom nobody has seen
 	Addr   netip.Addr
 }
@@ -77,7 +78,7 @@ func (s *Source) confirm(k *kernel, g Sign) {
 // entryOf is where a host that showed itself would be a neighbour; false if this can be no host of ours.
 func (s *Source) entryOf(g Sign) (entry, bool) {
 	for link, p := range s.ports {
-		if p.Tenant != g.Tenant || p.Link != g.Link || p.VLAN != g.VLAN {
+		if p.Tenant != g.Tenant || p.Link != g.Link || p.VLAN != g.VLAN || p.Inner != g.Inner {
 			continue
 		}
 		for _, r := range p.Routers {
@@ -125,7 +126,7 @@ func (s *Source) unheeded() {
 func (s *Source) askHints(k *kernel) {
 	for e := range s.hints {
 		s.hints[e]--
-		if _, found := s.neighbours[e]; found || s.hints[e] == 0 || s.ports[e.link] == nil {
+		if s.hints[e] == 0 || s.ports[e.link] == nil {
 			delete(s.hints, e)
 		} else {
 			s.probe(k, e)
@@ -133,7 +134,7 @@ func (s *Source) askHints(k *kernel) {
 	}
 	now := time.Now()
 	for e, end := range s.searches {
-		if _, found := s.neighbours[e]; found || now.After(end) {
+		if now.After(end) {
 			delete(s.searches, e)
 		}
 	}
