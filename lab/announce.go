@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"errors"
 	"net"
+	"net/netip"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -11,6 +13,27 @@ import (
 // Announce has a host tell its LAN where its addresses are, as a hypervisor does for a guest that arrived: a gratuitous
 // ARP request (RFC 5227, section 2.3) and an unsolicited neighbour advertisement (RFC 4861, section 7.2.6).
 func (h *Host) Announce() {
+	h.lab.Helper()
+	h.say("announce", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
+		return errors.Join(say(arpRequest(link, h.IP4, h.IP4)...), say(h.advertisement(link)...))
+	})
+}
+
+// AskAll has a host ask by ARP for every address of an IPv4 prefix, as fast as it can.
+func (h *Host) AskAll(prefix netip.Prefix) {
+	h.lab.Helper()
+	h.say("scan "+prefix.String()+" from", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
+		for a := prefix.Masked().Addr(); prefix.Contains(a); a = a.Next() {
+			if err := say(arpRequest(link, h.IP4, a)...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// say hands f the means to send frames from a host.
+func (h *Host) say(what string, f func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error) {
 	h.lab.Helper()
 	h.lab.must(h.Do(func() error {
 		link, err := net.InterfaceByName("eth0")
@@ -22,28 +45,25 @@ func (h *Host) Announce() {
 			return err
 		}
 		defer conn.Close()
-		for _, frame := range [][]gopacket.SerializableLayer{h.gratuitousARP(link), h.advertisement(link)} {
+		return f(link, func(frame ...gopacket.SerializableLayer) error {
 			b := gopacket.NewSerializeBuffer()
 			err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, frame...)
 			if err != nil {
 				return err
 			}
-			if _, err := conn.WriteTo(b.Bytes(), &packet.Addr{HardwareAddr: b.Bytes()[:6]}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}), "announce %s", h.Name)
+			_, err = conn.WriteTo(b.Bytes(), &packet.Addr{HardwareAddr: b.Bytes()[:6]})
+			return err
+		})
+	}), "%s %s", what, h.Name)
 }
 
-func (h *Host) gratuitousARP(link *net.Interface) []gopacket.SerializableLayer {
-	ip := h.IP4.AsSlice()
+func arpRequest(link *net.Interface, sender, target netip.Addr) []gopacket.SerializableLayer {
 	return []gopacket.SerializableLayer{
 		&layers.Ethernet{SrcMAC: link.HardwareAddr, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
 		&layers.ARP{
 			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
-			Operation: layers.ARPRequest, SourceHwAddress: link.HardwareAddr, SourceProtAddress: ip,
-			DstHwAddress: make([]byte, 6), DstProtAddress: ip,
+			Operation: layers.ARPRequest, SourceHwAddress: link.HardwareAddr, SourceProtAddress: sender.AsSlice(),
+			DstHwAddress: make([]byte, 6), DstProtAddress: target.AsSlice(),
 		},
 	}
 }
