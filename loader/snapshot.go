@@ -34,6 +34,13 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	for kind, n := range d.events.Totals() {
 		s.Events = append(s.Events, metrics.Events{Kind: string(kind), Count: n})
 	}
+	seen, err := d.gateway.SightCounts()
+	if err != nil {
+		return s, err
+	}
+	for _, n := range seen {
+		s.Sightings = append(s.Sightings, metrics.Sightings{Kind: n.Kind, Count: n.Count})
+	}
 	s.Generation = d.plane.Generation()
 	return s, d.ribSnapshot(ctx, &s)
 }

@@ -26,6 +26,8 @@ type Snapshot struct {
 	Sinks    []Sink
 	Events   []Events
 
+	Sightings []Sightings
+
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
 
@@ -88,6 +90,12 @@ type Events struct {
 	Count uint64
 }
 
+// Sightings counts the signs of hosts that the data path saw, by kind; "lost" are those that nobody read in time.
+type Sightings struct {
+	Kind  string
+	Count uint64
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -125,6 +133,7 @@ var (
 	portInfo       = desc("port_info", "How the program is attached to a port; always 1.", "port", "mode", "driver")
 	sinkBehind     = desc("sink_behind", "Hosts and prefixes whose decision a reader of the RIB has not taken yet.", "sink")
 	events         = desc("events_total", "What happened, by kind, as roamctl events tells it.", "kind")
+	sightings      = desc("sightings_total", "Signs of hosts that the data path saw, by kind; lost are those that nobody read in time.", "kind")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -141,7 +150,7 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, generation, buildInfo, scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -204,6 +213,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, e := range s.Events {
 		send(events, counter, float64(e.Count), e.Kind)
+	}
+	for _, g := range s.Sightings {
+		send(sightings, counter, float64(g.Count), g.Kind)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

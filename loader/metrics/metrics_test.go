@@ -38,6 +38,8 @@ var full = Snapshot{
 	Sinks:    []Sink{{"datapath", 0}},
 	Events:   []Events{{"move", 2}},
 
+	Sightings: []Sightings{{"data", 3}, {"lost", 1}},
+
 	Generation: 3,
 }
 
@@ -98,6 +100,7 @@ var contract = map[string][]string{
 	"roam_source_changes_total":        {"source"},
 	"roam_sink_behind":                 {"sink"},
 	"roam_events_total":                {"kind"},
+	"roam_sightings_total":             {"kind"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},
