@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
@@ -107,6 +108,9 @@ func TestPlainRouter(t *testing.T) {
 	update(bgp.RF_IPv6_UC, "::ffff:192.0.2.5", nil, v4("2001:db8:1::71/128"))
 	update(bgp.RF_IPv4_UC, "192.0.2.5", [][8]byte{{3, 0x0c, 0, 0, 0, 0, 0, 10}}, v4("10.1.0.72/32")) // MPLS only
 	g.hears("10.1.0.70/32 via 192.0.2.5", "2001:db8:1::70/128 via 2001:db8:ff::5", "2001:db8:1::71/128 via 192.0.2.5")
+	for deadline := time.Now().Add(5 * time.Second); g.Ignored()[badEncap] == 0 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond) // nothing announces what is not taken, and this update was the last
+	}
 	for _, why := range []string{notHostRoute, ownAddress, badEncap} {
 		if g.Ignored()[why] == 0 {
 			t.Errorf("nothing was ignored because of %s: %v", why, g.Ignored())
