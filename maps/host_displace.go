@@ -43,7 +43,11 @@ func (t *hostTable) wait(k *hostKey, rec, value uint32) error {
 	w := &waiter{key: *k, record: rec}
 	t.waiting[*k] = w
 	t.family(k).hosts++
-	t.begin(w)
+	if t.copying {
+		t.retry = true
+	} else {
+		t.begin(w)
+	}
 	return nil
 }
 

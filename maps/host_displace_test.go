@@ -149,3 +149,65 @@ func TestHostsRecordKept(t *testing.T) {
 		t.Error("the record was not used again after a grace period")
 	}
 }
+
+// TestHostsGrowWhileHostsCome has hosts come that need displacements between the chunks of a copy to a bigger table: a host that
+// moved over to a slot whose chunk was copied before must not be missed.
+func TestHostsGrowWhileHostsCome(t *testing.T) {
+	g := newGrace(t)
+	for _, v6 := range []bool{false, true} {
+		_, h := createHosts(t, g, 8*fillChunk)
+		twin := make(map[host]uint32)
+		s := h.cur.family(&hostKey{v6: v6})
+		come := func(n int) {
+			for range n {
+				k := testHost(v6, len(twin))
+				twin[k] = uint32(len(twin) + 1)
+				mustPut(t, h, k, twin[k])
+			}
+		}
+		come(len(s.word) * 94 / 100)
+		mustSettle(t, h)
+		next, err := CreateHostMaps(16 * fillChunk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		table, err := openHostTable(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.startGrow(table); err != nil {
+			t.Fatal(err)
+		}
+		for from := 0; from < len(s.word); from += fillChunk {
+			err := h.copyWith(func(yield func(hostKey, uint32) bool) {
+				h.cur.eachSlot(s, from, min(from+fillChunk, len(s.word)), yield)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			come(50)
+		}
+		if err := h.copyWith(func(yield func(hostKey, uint32) bool) { h.cur.eachWaiting(yield) }); err != nil {
+			t.Fatal(err)
+		}
+		lost := 0
+		for k, value := range twin {
+			key, err := newHostKey(k.space, k.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if table.get(&key) != value {
+				lost++
+			}
+		}
+		if lost > 0 || h.Waiting() == 0 {
+			t.Errorf("IPv6 %v: %d of %d hosts are not in the bigger table; %d waited meanwhile", v6, lost, len(twin), h.Waiting())
+		}
+		h.endFill()
+		mustSettle(t, h)
+		if err := h.AbortGrow(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

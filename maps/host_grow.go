@@ -36,10 +36,7 @@ func (h *Hosts) Grow(capacity uint32) (HostMaps, error) {
 		return HostMaps{}, err
 	}
 	err = h.fill()
-	h.mu.Lock()
-	h.filling = false
-	h.notify()
-	h.mu.Unlock()
+	h.endFill()
 	if err != nil {
 		_ = maps.Close()
 		return HostMaps{}, errors.Join(fmt.Errorf("copy the hosts to a table for %d: %w", capacity, err), h.abort())
@@ -56,12 +53,19 @@ func (h *Hosts) startGrow(next *hostTable) error {
 	case h.next != nil:
 		return errors.New("grow the host table: it is growing already, commit or abort that first")
 	}
-	h.next, h.filling = next, true
+	h.next, h.filling, h.cur.copying = next, true, true
 	return nil
 }
 
+func (h *Hosts) endFill() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.filling, h.cur.copying = false, false
+	h.notify()
+}
+
 // fill copies cur to next, chunk by chunk. Nothing is missed in between: a new host is written to both tables
-// anyway, and as long as h.filling says so no host changes its slot except by going away.
+// anyway, and as long as h.filling says so no host changes its slot or gets a second one, except by going away.
 func (h *Hosts) fill() error {
 	for _, s := range []*slots{&h.cur.v4, &h.cur.v6} {
 		for from := 0; from < len(s.word); from += fillChunk {

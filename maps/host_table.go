@@ -19,6 +19,7 @@ type hostTable struct {
 	started []*waiter           // made a step since the last grace period began
 	resting []*waiter           // made a step before that
 	retry   bool                // room appeared: who waits without a path may find one
+	copying bool                // to a bigger table, slot by slot: no host may get a second slot, which may have been passed
 	nodes   []node              // of the path search, kept to be reused
 	touched uint64              // see slots.touch
 }

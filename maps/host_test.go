@@ -696,7 +696,7 @@ func TestHostsGrowHolds(t *testing.T) {
 	if err := h.copyWith(func(yield func(hostKey, uint32) bool) { h.cur.eachWaiting(yield) }); err != nil {
 		t.Fatal(err)
 	}
-	h.filling = false
+	h.endFill()
 	if err := h.CommitGrow(); err != nil {
 		t.Fatal(err)
 	}
