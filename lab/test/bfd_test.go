@@ -314,7 +314,7 @@ func TestBFDWithKeys(t *testing.T) {
 				return
 			}
 			s.Until(10*time.Second, "the key is found to differ", func() error {
-				if w := bfdSessions(gw1); w[0].Up || !strings.Contains(w[0].Why, "is the key the same on both ends?") {
+				if w := bfdSessions(gw1); len(w) == 0 || w[0].Up || !strings.Contains(w[0].Why, "is the key the same on both ends?") {
 					return fmt.Errorf("%+v", w)
 				}
 				return nil
