@@ -1,7 +1,9 @@
 package lab_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"roam/lab"
 )
@@ -15,7 +17,16 @@ func TestKeepTTL(t *testing.T) {
 	}
 	s.Up()
 	h11, h21 := s.H("h11"), s.H("h21")
-	reach(t, s, [2]*lab.Host{h11, h21})
+	// Both ways, so that the gateways know both hosts: what the kernel resolves on its way pays the kernel's hop.
+	reach(t, s, [2]*lab.Host{h11, h21}, [2]*lab.Host{h21, h11})
+	for _, g := range s.GW {
+		s.Until(5*time.Second, g.Name+" knows its hosts", func() error {
+			if c := g.Counters(); c["fwd_deliver"] < 2 {
+				return fmt.Errorf("%v", c)
+			}
+			return nil
+		})
+	}
 	list := flows(s, h11, h21, 400)
 	lossless(t, s, list, 64, "neighbours")
 	list = flows(s, h11, h21, 400)
