@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,8 @@ type speaker struct {
 	config    *Config
 	to        route.Reporter
 	server    *server.BgpServer
+	index     macIndex
+	received  int // paths since the index was emptied
 	translate *translator
 	announce  *announcer
 	events    chan event
@@ -47,8 +50,10 @@ type event struct {
 }
 
 const (
-	eventQueue = 64   // events between the library and the table
-	batch      = 4096 // claims in one report, routes in one announcement
+	eventQueue = 64      // events between the library and the table
+	batch      = 4096    // claims in one report, routes in one announcement
+	refuse     = 1 << 16 // paths received between two times that the library's index of MACs is emptied
+	many       = 100_000 // paths that leave enough garbage behind to be worth collecting at once
 
 	// How long we defer our own routes after a restart for neighbours that do not answer. Those that do have told all
 	// they know by then, and nothing of ours waits for their choice.
@@ -119,6 +124,10 @@ func (sp *speaker) start(ctx context.Context) error {
 		return fmt.Errorf("start the BGP speaker: %w", err)
 	}
 	if err := setPolicies(ctx, sp.server, c); err != nil {
+		return err
+	}
+	var err error
+	if sp.index, err = macIndexOf(sp.server); err != nil {
 		return err
 	}
 	return sp.watch()
@@ -358,6 +367,10 @@ func (sp *speaker) take(ctx context.Context, e event) error {
 	}
 	changes := sp.changes(touched)
 	sp.tableMu.Unlock()
+	if sp.received > refuse {
+		sp.index.clear()
+		sp.received = 0
+	}
 	return sp.report(ctx, changes)
 }
 
@@ -374,6 +387,7 @@ func (sp *speaker) apply(e event, now time.Time, touched map[hostKey]struct{}) {
 			}
 		}
 	default:
+		sp.received += len(e.paths)
 		for _, p := range e.paths {
 			sp.pathEvent(p, now, touched)
 		}
@@ -493,6 +507,9 @@ func (sp *speaker) report(ctx context.Context, changes []route.Change) error {
 		}
 	}
 	sp.synced = true
+	if sp.table.len() > many {
+		go debug.FreeOSMemory() // decoding them left as much garbage as they need; it would stay until as much is needed again
+	}
 	return sp.to.Synced(ctx)
 }
 
