@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,7 +19,7 @@ var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
 func TestDocumentedCommands(t *testing.T) {
 	s := up(t, lab.Options{})
 	g := s.GW[lab.DC1]
-	for _, file := range []string{"README.md", "docs/operations.md"} {
+	for _, file := range []string{"README.md", "docs/operations.md", "docs/bgp.md"} {
 		text, err := os.ReadFile(filepath.Join(lab.Root(), file))
 		if err != nil {
 			t.Fatal(err)
@@ -68,5 +69,35 @@ func documented(t *testing.T, g *lab.Gateway, file, command string) {
 		}
 	default:
 		t.Errorf("%s: nothing runs %q", file, command)
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?s)```yaml\n(site: .*?)```")
+
+// TestDocumentedConfigurations has the daemon check every whole configuration that a document shows.
+func TestDocumentedConfigurations(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(lab.Root(), "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range yamlBlock.FindAllSubmatch(text, -1) {
+			config := filepath.Join(t.TempDir(), "roamd.yaml")
+			if err := os.WriteFile(config, block[1], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(bins.Daemon, "--check", "--config", config).CombinedOutput(); err != nil {
+				t.Errorf("%s, configuration %d: %v\n%s", filepath.Base(file), i+1, err, out)
+			}
+			checked++
+		}
+	}
+	if checked == 0 {
+		t.Error("no document shows a configuration")
 	}
 }
