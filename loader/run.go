@@ -137,7 +137,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 func (d *daemon) makeSources(cfg *config.Config) {
 	known := func(a netip.Addr) (route.Locator, string, bool) { return knownLocator(d.config.Load(), a) }
 	d.bgp = bgp.New(bgp.Options{
-		Config: bgpConfig(cfg), Log: d.log, Known: known, Restarted: d.plane.Adopted(),
+		Config: bgpConfig(cfg), Log: d.log, Restarted: d.plane.Adopted(),
 		Departed: func(tenant route.TenantID, mac route.MAC, sequence uint32) { d.hosts.Departed(tenant, mac, sequence) },
 	})
 	d.hosts = host.New(host.Options{

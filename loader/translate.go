@@ -162,7 +162,7 @@ func bgpConfig(c *config.Config) *bgp.Config {
 	}
 	out := &bgp.Config{ASN: b.ASN, RouterID: b.RouterID, Port: b.Port, Site: c.Site, RouterMAC: c.Underlay.RouterMAC}
 	for _, s := range c.Sites {
-		out.Sites = append(out.Sites, s.Name)
+		out.Sites = append(out.Sites, bgp.Site{Name: s.Name, Locators: s.Ways()})
 	}
 	for _, l := range c.Underlay.Locators {
 		out.Locators = append(out.Locators, l.Address)

@@ -30,10 +30,6 @@ type Options struct {
 	Config *Config      // nil: nobody to speak to
 	Log    *slog.Logger // default: slog.Default()
 
-	// Known, if set, says what else is known about a next hop: the configured locator with this address, and its
-	// site's name. Called from Run's goroutine.
-	Known func(netip.Addr) (l route.Locator, site string, ok bool)
-
 	// Departed, if set, hears of each MAC that is announced by another site without an address, with its sequence.
 	// Called from Run's goroutine; must not call back.
 	Departed func(tenant route.TenantID, mac route.MAC, sequence uint32)
@@ -47,7 +43,6 @@ type Options struct {
 // goroutine.
 type Source struct {
 	log     *slog.Logger
-	known   func(netip.Addr) (route.Locator, string, bool)
 	departs func(route.TenantID, route.MAC, uint32)
 	wake    chan struct{} // something below asks for attention
 	release chan struct{} // closed when all other sources have reported
@@ -72,14 +67,11 @@ func New(o Options) *Source {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	if o.Known == nil {
-		o.Known = func(netip.Addr) (route.Locator, string, bool) { return route.Locator{}, "", false }
-	}
 	if o.Departed == nil {
 		o.Departed = func(route.TenantID, route.MAC, uint32) {}
 	}
 	return &Source{
-		log: o.Log, known: o.Known, departs: o.Departed, config: o.Config, restarted: o.Restarted,
+		log: o.Log, departs: o.Departed, config: o.Config, restarted: o.Restarted,
 		wake: make(chan struct{}, 1), release: make(chan struct{}),
 		here: make(map[route.Key]lodger), changed: make(map[route.Key]struct{}), ignored: make(map[string]uint64),
 	}

@@ -72,7 +72,7 @@ func configOf(n int, port uint16, neighbors ...Neighbor) Config {
 	return Config{
 		ASN: 65000 + uint32(n), RouterID: addr(fmt.Sprintf("192.0.2.%d", n)), Listen: []netip.Addr{loop(n)}, Port: port,
 		Site:      fmt.Sprintf("dc%d", n),
-		Sites:     []string{"dc1", "dc2", "dc3"},
+		Sites:     []Site{{Name: "dc1"}, {Name: "dc2"}, {Name: "dc3"}},
 		Locators:  []netip.Addr{addr(fmt.Sprintf("192.0.2.%d", n)), addr(fmt.Sprintf("2001:db8:ff::%d", n))},
 		RouterMAC: mac(fmt.Sprintf("02:00:00:00:00:%02x", n)),
 		Tenants: []Tenant{{

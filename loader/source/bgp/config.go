@@ -14,12 +14,18 @@ type Config struct {
 	Listen    []netip.Addr
 	Port      uint16 // to listen on; 0: nobody can call us
 	Site      string
-	Sites     []string      // the other ones that have a name
+	Sites     []Site        // the other ones that are configured
 	Locators  []netip.Addr  // ours, at least one: the first is the next hop of EVPN routes
 	RouterMAC route.MAC     // ours
 	Tenants   []Tenant      // at least one
 	Neighbors []Neighbor    // with different addresses
 	Reopen    time.Duration // after the prefix limit ended a session; default five minutes
+}
+
+// Site is another site, and how its locators are reached.
+type Site struct {
+	Name     string
+	Locators []route.Locator
 }
 
 // Tenant is a routing domain as EVPN knows it.

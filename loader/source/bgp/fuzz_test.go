@@ -65,8 +65,8 @@ func FuzzUpdate(f *testing.F) {
 	r := rib.New(rib.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	f.Cleanup(cancel)
-	go r.Run(ctx)
 	to := r.Reporter("bgp", 100)
+	go r.Run(ctx)
 	c := configOf(1, 1790, to2)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		u := new(bgp.BGPUpdate)
@@ -136,7 +136,7 @@ func TestRoundTrip(t *testing.T) {
 		c := configOf(1, 1790, to(2, 1790, EVPN, IPv4, IPv6))
 		c.Tenants[0].Segments[0].L2VNI = l2vni
 		far := configOf(5, 1790, to2)
-		sender, err := newTranslator(&c, nil)
+		sender, err := newTranslator(&c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,6 +183,41 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// The encapsulation is the configuration's where the locator is configured, else the first of those named that we carry.
+func TestEncapsulation(t *testing.T) {
+	c := configOf(1, 1790)
+	geneve := community{3, 0x0c, 7: 19}
+	mpls := community{3, 0x0c, 7: 10}
+	c.Sites = append(c.Sites, Site{"dc9", []route.Locator{{Address: addr("192.0.2.99"), Encap: route.GUE, Priority: 3, Weight: 7}}})
+	tr, err := newTranslator(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		hop   string
+		named []community
+		want  route.Encap
+		why   string
+	}{
+		{"192.0.2.5", nil, route.VXLAN, ""},
+		{"192.0.2.5", []community{mpls, geneve, encapsulation(route.VXLAN)}, route.Geneve, ""},
+		{"192.0.2.5", []community{mpls}, 0, badEncap},
+		{"192.0.2.99", []community{geneve}, route.GUE, ""},
+		{"192.0.2.99", []community{mpls}, route.GUE, ""},
+		{"192.0.2.1", nil, 0, ownNextHop},
+		{"224.0.0.1", nil, 0, badNextHop},
+	} {
+		a := attributes{nextHop: addr(test.hop)}
+		for _, e := range test.named {
+			a.add(e)
+		}
+		from, why := tr.origin(nil, a)
+		if why != test.why || why == "" && (from.locator.Encap != test.want || from.locator.Address != addr(test.hop)) {
+			t.Errorf("%s %x: %+v %q, want %s %q", test.hop, test.named, from, why, test.want, test.why)
+		}
+	}
+}
+
 // Route targets as they are written and as they travel.
 func TestTargets(t *testing.T) {
 	for text, want := range map[string]community{
@@ -201,7 +236,7 @@ func TestTargets(t *testing.T) {
 		{ID: 2, VNI: 7002},
 		{ID: 3, VNI: 7003, Segments: []Segment{{L2VNI: 30}}},
 	}
-	tr, err := newTranslator(&c, nil)
+	tr, err := newTranslator(&c)
 	if err != nil {
 		t.Fatal(err)
 	}

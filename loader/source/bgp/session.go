@@ -1,6 +1,8 @@
 package bgp
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -111,4 +113,33 @@ type Session struct {
 	Taken    uint64 // of these, those that are followed
 	Flaps    int    // times it went down
 	Why      string // it went down the last time, "" for never
+}
+
+// sessionList asks the library for the states and adds what is known here.
+func (sp *speaker) sessionList(ctx context.Context) ([]Session, error) {
+	peers := make(map[string]*api.Peer)
+	err := sp.server.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) { peers[p.Conf.NeighborAddress] = p })
+	if err != nil {
+		return nil, fmt.Errorf("list BGP sessions: %w", err)
+	}
+	sp.tableMu.RLock()
+	defer sp.tableMu.RUnlock()
+	taken := make(map[uint16]uint64)
+	sp.table.each(func(p *path) { taken[p.peer]++ })
+	var list []Session
+	for _, s := range sp.sessions {
+		out := Session{
+			Neighbor: s.Address, ASN: s.ASN, State: "idle", Since: s.since, Families: s.Families, Taken: taken[s.peer],
+			Flaps: s.flaps, Why: s.why,
+		}
+		if p := peers[s.Address.String()]; p != nil {
+			out.State = strings.ToLower(strings.TrimPrefix(p.State.SessionState.String(), "SESSION_STATE_"))
+			for _, f := range p.AfiSafis {
+				out.Received += f.State.GetReceived()
+			}
+		}
+		list = append(list, out)
+	}
+	slices.SortFunc(list, func(a, b Session) int { return a.Neighbor.Compare(b.Neighbor) })
+	return list, nil
 }

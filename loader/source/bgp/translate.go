@@ -19,7 +19,7 @@ type translator struct {
 	tenants  map[route.TenantID]*Tenant
 	vnis     map[uint32]*Tenant
 	sites    map[community]string
-	known    func(netip.Addr) (route.Locator, string, bool)
+	known    map[netip.Addr]origin // configured: locator and site
 
 	last    *bgp.PathAttributeExtendedCommunities
 	lastHop netip.Addr
@@ -45,17 +45,21 @@ const (
 	notFollowed  = "an EVPN route type other than 2 and 5" // not worth a word: every bridge sends them
 )
 
-func newTranslator(c *Config, known func(netip.Addr) (route.Locator, string, bool)) (*translator, error) {
+func newTranslator(c *Config) (*translator, error) {
 	t := &translator{
 		own: make(map[netip.Addr]bool), reserved: make(map[route.TenantID]map[netip.Addr]bool),
 		targets: make(map[community]*Tenant), tenants: make(map[route.TenantID]*Tenant),
-		vnis: make(map[uint32]*Tenant), sites: make(map[community]string), known: known,
+		vnis: make(map[uint32]*Tenant), sites: make(map[community]string), known: make(map[netip.Addr]origin),
 	}
 	for _, a := range c.Locators {
 		t.own[a] = true
 	}
-	for _, site := range append(slices.Clone(c.Sites), c.Site) {
-		t.sites[siteOfOrigin(site)] = site
+	t.sites[siteOfOrigin(c.Site)] = c.Site
+	for _, s := range c.Sites {
+		t.sites[siteOfOrigin(s.Name)] = s.Name
+		for _, l := range s.Locators {
+			t.known[l.Address] = origin{locator: l, site: s.Name}
+		}
 	}
 	for i := range c.Tenants {
 		tenant := &c.Tenants[i]
@@ -253,22 +257,22 @@ func (t *translator) origin(nlri bgp.NLRI, a attributes) (origin, string) {
 		return origin{}, badNextHop
 	case t.own[a.nextHop]:
 		return origin{}, ownNextHop
-	case a.encapNamed && !a.encapUsable:
+	}
+	// How a locator is reached the configuration knows better: it may lead through a firewall, and LISP and GUE have no
+	// number in BGP.
+	from, ok := t.known[a.nextHop]
+	switch {
+	case !ok && a.encapNamed && !a.encapUsable:
 		return origin{}, badEncap
-	}
-	l, site, ok := t.known(a.nextHop)
-	if !ok {
-		l = route.Locator{Priority: route.DefaultPriority, Weight: route.DefaultWeight}
-		site = t.sites[a.origin]
-	}
-	l.Address = a.nextHop
-	if a.encapNamed {
-		l.Encap = a.encap
+	case !ok:
+		from = origin{site: t.sites[a.origin], locator: route.Locator{
+			Address: a.nextHop, Encap: a.encap, Priority: route.DefaultPriority, Weight: route.DefaultWeight,
+		}}
 	}
 	if !a.routerMAC.IsZero() && a.routerMAC.Valid() == nil {
-		l.RouterMAC = a.routerMAC // where it and the encapsulation disagree, this one counts (RFC 9135, section 4.2)
+		from.locator.RouterMAC = a.routerMAC // where it and the encapsulation disagree, this one counts (RFC 9135, section 4.2)
 	}
-	from := origin{locator: l, site: site, soo: a.origin}
+	from.soo = a.origin
 	if evpn, ok := nlri.(*bgp.EVPNNLRI); ok {
 		from.segment = segmentOf(evpn)
 	}

@@ -1,0 +1,68 @@
+package bgp
+
+import (
+	"context"
+	"slices"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+
+	"roam/loader/route"
+)
+
+// flush announces and withdraws what has changed.
+func (sp *speaker) flush(ctx context.Context) error {
+	sp.mu.Lock()
+	changed := sp.changed
+	sp.changed = make(map[route.Key]struct{})
+	is := make(map[route.Key]lodger, len(changed))
+	for key := range changed {
+		if l, ok := sp.here[key]; ok {
+			is[key] = l
+		}
+	}
+	sp.mu.Unlock()
+	var add, del []*apiutil.Path
+	for key := range changed {
+		more, less, err := sp.difference(key, is)
+		if err != nil {
+			return err
+		}
+		add, del = append(add, more...), append(del, less...)
+	}
+	// What replaces another route comes first: a host whose MAC changed is never withdrawn.
+	for part := range slices.Chunk(add, batch) {
+		if _, err := sp.server.AddPath(apiutil.AddPathRequest{Paths: part}); err != nil {
+			sp.log.Error("announce", "error", err)
+		}
+	}
+	for part := range slices.Chunk(del, batch) {
+		if err := sp.server.DeletePath(apiutil.DeletePathRequest{Paths: part}); err != nil {
+			sp.log.Error("withdraw", "error", err)
+		}
+	}
+	return ctx.Err()
+}
+
+// difference is what makes one key's announcement right.
+func (sp *speaker) difference(key route.Key, is map[route.Key]lodger) (add, del []*apiutil.Path, err error) {
+	before, was := sp.announced[key]
+	after, here := is[key]
+	if here {
+		if add, err = sp.announce.routes(key, after); err != nil {
+			return nil, nil, err
+		}
+		sp.announced[key] = after
+	} else {
+		delete(sp.announced, key)
+	}
+	if !was || here && before.mac == after.mac {
+		return add, nil, nil
+	}
+	old, err := sp.announce.routes(key, before)
+	for _, p := range old {
+		if !slices.ContainsFunc(add, func(q *apiutil.Path) bool { return q.Family == p.Family && q.Nlri.String() == p.Nlri.String() }) {
+			del = append(del, p)
+		}
+	}
+	return add, del, err
+}
