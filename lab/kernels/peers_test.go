@@ -66,7 +66,7 @@ func newPeers(t *testing.T, k lab.Kernel) *peers {
 // over IPv6.
 func TestPeers(t *testing.T) {
 	if len(lines()) == 0 {
-		t.Skip("boots another kernel: make test-kernels, which CI runs")
+		t.Skip("boots another kernel: make test-kernels")
 	}
 	p := newPeers(t, kernel(t, lines()[len(lines())-1]))
 	met.Release = p.far.Kernel.Release
