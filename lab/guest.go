@@ -47,7 +47,7 @@ func (n *Namespace) Guest(name string, spec GuestSpec) *Guest {
 		"write the initrd of %s", name)
 	serial := filepath.Join(n.lab.Dir, name+".serial")
 	args := []string{
-		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", fmt.Sprint(guestCPUs), "-m", "1024",
+		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", fmt.Sprint(guestCPUs), "-m", "5120",
 		"-nographic", "-nodefaults", "-no-reboot",
 		"-kernel", filepath.Join(spec.Kernel.dir, "vmlinuz"), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "stdio", "-serial", "unix:" + serial + ",server=on,wait=off",

@@ -79,7 +79,7 @@ func verifier(t *testing.T, g *lab.Guest) (list []variant) {
 // testsIn runs a test binary in the guest and counts what passed.
 func testsIn(t *testing.T, g *lab.Guest, binary string, args ...string) (p passed) {
 	t.Helper()
-	const limit = 3 * time.Minute
+	const limit = 8 * time.Minute
 	script := fmt.Sprintf(`
 export ROAM_PACKETS=%d
 %s -test.v -test.timeout %v '%s' >/tmp/log 2>&1
