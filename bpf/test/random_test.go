@@ -27,34 +27,45 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("ROAM_SEED=%d: %d frames over %d tables", seed, total, setups)
 	seen := map[string]int{}
-	for setup := range setups {
-		w, err := loadWorld(tunes[setup%len(tunes)], false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g := &generator{world: w, Rand: rand.New(rand.NewPCG(seed, uint64(setup)))}
-		g.tables(roles[setup%len(roles)], setup)
-		for range total / setups {
-			in := g.frame()
-			x, slot := w.process(in)
-			seen[x.reason]++
-			w.checkAt(t, slot, in, x)
-			if t.Failed() {
-				w.close()
-				t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
+	blind := func() (names []string) {
+		for name := range reasonNumbers() {
+			if name != "" && seen[name] == 0 && !cannotHappen[name] {
+				names = append(names, name)
 			}
 		}
-		if !w.settle() {
-			t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
-		}
-		w.close()
+		return names
 	}
-	for name := range reasonNumbers() {
-		if name != "" && seen[name] == 0 && !cannotHappen[name] {
-			t.Errorf("no frame came to %s: the generator is blind there", name)
-		}
+	// A few tables can all happen to rule an outcome out, a segment without addresses say: such a seed gets more of them.
+	for setup := 0; setup < setups || setup < setups+40 && len(blind()) > 0; setup++ {
+		modelled(t, seed, setup, total/setups, seen)
+	}
+	for _, name := range blind() {
+		t.Errorf("no frame came to %s: the generator is blind there", name)
 	}
 	t.Logf("%v", seen)
+}
+
+// modelled runs frames over one set of tables, and counts the reasons they came to.
+func modelled(t *testing.T, seed uint64, setup, frames int, seen map[string]int) {
+	w, err := loadWorld(tunes[setup%len(tunes)], false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	g := &generator{world: w, Rand: rand.New(rand.NewPCG(seed, uint64(setup)))}
+	g.tables(roles[setup%len(roles)], setup)
+	for range frames {
+		in := g.frame()
+		x, slot := w.process(in)
+		seen[x.reason]++
+		w.checkAt(t, slot, in, x)
+		if t.Failed() {
+			t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
+		}
+	}
+	if !w.settle() {
+		t.Fatalf("ROAM_SEED=%d, set-up %d", seed, setup)
+	}
 }
 
 // What no random frame comes to: the runner gives headroom enough, and frames are short enough for a checksum.
