@@ -26,6 +26,7 @@ type Config struct {
 	Own        []string
 	Routers    []string
 	Foreign    []string // MACs of gateways elsewhere, whose frames are to be routed
+	Source     string   // datapath.source_check, empty for the default
 	Hold       string   // empty for the default
 	KeepTTL    bool     // no TTL is taken between hosts of the subnet
 	RouteFile  string

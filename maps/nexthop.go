@@ -12,7 +12,7 @@ import (
 // its Kind count; the others must be zero.
 type Target struct {
 	Kind    uint8  // KindAdjacency, KindSet or KindLocal
-	Flags   uint8  // FlagHeld
+	Flags   uint8  // FlagHeld or FlagMoved
 	Tenant  uint16 // space of the tenant
 	Variant uint16 // adjacency: the locator entry
 	Port    uint16 // local: slot
@@ -139,7 +139,7 @@ func (n *NexthopTable) adopt() {
 		case KindLocal:
 			n.freeLoc.take(nh.Index)
 			l := n.locals.entries[nh.Index]
-			n.know(id, Target{Kind: KindLocal, Tenant: nh.Tenant, MAC: l.Mac, Port: l.Port, Segment: l.Segment})
+			n.know(id, Target{Kind: KindLocal, Flags: nh.Flags, Tenant: nh.Tenant, MAC: l.Mac, Port: l.Port, Segment: l.Segment})
 		case KindUnresolved:
 			n.know(id, Target{Kind: KindAdjacency, Flags: nh.Flags, Tenant: nh.Tenant, Variant: uint16(nh.Index)})
 		case KindAdjacency:
@@ -402,15 +402,23 @@ func (n *NexthopTable) Unresolve(tenant, variant uint16) {
 	n.freeAdj.retire(old)
 }
 
-// point swaps the words of the ids that lead to an adjacency: the plain one and the held one.
+// point swaps the words of the ids that lead to an adjacency.
 func (n *NexthopTable) point(key adjacencyKey, nh Nexthop) {
-	for _, flags := range []uint8{0, FlagHeld} {
-		id, ok := n.ids[Target{Kind: KindAdjacency, Flags: flags, Tenant: key.tenant, Variant: key.variant}]
-		if ok {
-			nh.Flags = flags
-			n.words.store(id, word(nh))
+	for _, t := range n.leading(key) {
+		nh.Flags = t.Flags
+		n.words.store(n.ids[t], word(nh))
+	}
+}
+
+// leading lists the targets in use that lead to an adjacency: the plain one, the held one, the moved one.
+func (n *NexthopTable) leading(key adjacencyKey) (list []Target) {
+	for _, flags := range [...]uint8{0, FlagHeld, FlagMoved} {
+		t := Target{Kind: KindAdjacency, Flags: flags, Tenant: key.tenant, Variant: key.variant}
+		if _, ok := n.ids[t]; ok {
+			list = append(list, t)
 		}
 	}
+	return list
 }
 
 // SmallestMTU is the size of the largest packet that every adjacency in use carries, 0 where none is resolved.
@@ -462,11 +470,7 @@ func (n *NexthopTable) Free(r Resting) {
 // released only just now.
 func (n *NexthopTable) dropRecords() {
 	for key, i := range n.records {
-		t := Target{Kind: KindAdjacency, Tenant: key.tenant, Variant: key.variant}
-		_, plain := n.ids[t]
-		t.Flags = FlagHeld
-		_, held := n.ids[t]
-		if !plain && !held {
+		if len(n.leading(key)) == 0 {
 			delete(n.records, key)
 			n.freeAdj.retire(i)
 		}

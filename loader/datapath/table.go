@@ -214,10 +214,7 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 			return maps.IDKernel, nil // it leads to us: the host is here
 		}
 	}
-	var flags uint8
-	if d.Held && d.Host() {
-		flags = maps.FlagHeld
-	}
+	flags := flagsOf(d)
 	switch len(best) {
 	case 0:
 		return maps.IDBlackhole, nil
@@ -244,7 +241,19 @@ func (t *table) local(space uint16, d route.Decision) (uint32, error) {
 	if !ok {
 		return maps.IDKernel, nil
 	}
-	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Tenant: space, Port: slot, MAC: d.MAC})
+	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Flags: flagsOf(d), Tenant: space, Port: slot, MAC: d.MAC})
+}
+
+// flagsOf is what the data path is to know of a host's recent past.
+func flagsOf(d route.Decision) uint8 {
+	switch {
+	case !d.Host():
+	case d.Held:
+		return maps.FlagHeld
+	case d.Moved:
+		return maps.FlagMoved
+	}
+	return 0
 }
 
 // bestOf returns the locators of the lowest usable priority.

@@ -115,29 +115,37 @@ func TestTableSharesNextHops(t *testing.T) {
 	}
 }
 
-// A held host's next hop uses the very record of the locator's others, and follows it when it changes.
-func TestTableHeldSharesTheRecord(t *testing.T) {
+// The next hops of held and moved hosts use the very record of the locator's others, and follow it when it changes.
+func TestTablePastsShareTheRecord(t *testing.T) {
 	w := newTableWorld(t)
 	d := decision(1, "10.1.0.1/32", via("192.0.2.2"))
-	must(t, w.table.apply(d))
-	plain := w.table.get(hostKey(1, d.Prefix.Addr()))
-	d.Held = true
 	must(t, w.table.apply(decision(1, "10.1.0.2/32", via("192.0.2.2"))))
-	must(t, w.table.apply(d))
-	held := w.table.get(hostKey(1, d.Prefix.Addr()))
-	if held == plain {
-		t.Fatal("a held host has the next hop of one that is not")
+	ids := map[uint32]uint8{}
+	for _, flags := range []uint8{0, maps.FlagHeld, maps.FlagMoved} {
+		d.Held, d.Moved = flags == maps.FlagHeld, flags == maps.FlagMoved
+		must(t, w.table.apply(d))
+		id := w.table.get(hostKey(1, d.Prefix.Addr()))
+		if target, _ := w.table.nexthops.Target(id); target.Flags != flags {
+			t.Errorf("held %v, moved %v: flags %d", d.Held, d.Moved, target.Flags)
+		}
+		ids[id] = flags
+		w.table.nexthops.Hold(id)
 	}
-	target, _ := w.table.nexthops.Target(held)
+	if len(ids) != 3 {
+		t.Fatalf("plain, held and moved hosts have next hops %v", ids)
+	}
+	target, _ := w.table.nexthops.Target(w.table.get(hostKey(1, d.Prefix.Addr())))
 	must(t, w.table.nexthops.Resolve(1, target.Variant, maps.Adjacency{Len: 64, Mtu: 1450}))
-	for _, id := range []uint32{plain, held} {
+	for id, flags := range ids {
 		if got := w.table.nexthops.Kind(id); got != maps.KindAdjacency {
-			t.Errorf("next hop %d is of kind %d after its locator was resolved", id, got)
+			t.Errorf("the next hop with flags %d is of kind %d after its locator was resolved", flags, got)
 		}
 	}
 	w.table.nexthops.Unresolve(1, target.Variant)
-	if got := w.table.nexthops.Kind(held); got != maps.KindUnresolved {
-		t.Errorf("the held next hop is of kind %d after its locator was lost", got)
+	for id, flags := range ids {
+		if got := w.table.nexthops.Kind(id); got != maps.KindUnresolved {
+			t.Errorf("the next hop with flags %d is of kind %d after its locator was lost", flags, got)
+		}
 	}
 }
 
@@ -273,7 +281,8 @@ func randomDecision(rnd *rand.Rand) route.Decision {
 	if rnd.IntN(4) == 0 {
 		return d
 	}
-	d.Gone, d.Held = false, rnd.IntN(4) == 0
+	past := rnd.IntN(6)
+	d.Gone, d.Held, d.Moved = false, past == 0, past == 1
 	if rnd.IntN(8) == 0 {
 		d.Reject = true
 		return d
@@ -292,8 +301,11 @@ func meaning(d route.Decision) string {
 		return "blackhole"
 	}
 	s := ""
-	if d.Held && d.Host() {
+	switch {
+	case d.Held && d.Host():
 		s = "held "
+	case d.Moved && d.Host():
+		s = "moved "
 	}
 	if len(d.Via.Locators) == 1 {
 		return s + d.Via.Locators[0].Address.String()
@@ -319,8 +331,11 @@ func (w *tableWorld) describe(key route.Key) string {
 		return fmt.Sprintf("next hop %d, unknown or of another tenant", id)
 	}
 	s := ""
-	if target.Flags&maps.FlagHeld != 0 {
+	switch target.Flags {
+	case maps.FlagHeld:
 		s = "held "
+	case maps.FlagMoved:
+		s = "moved "
 	}
 	if target.Kind == maps.KindAdjacency {
 		return s + w.table.locators.Key(target.Variant).Address.String()

@@ -7,11 +7,17 @@ import (
 
 // A host that leaves this gateway for another site is held: packets that a tunnel still brings for it may be
 // tunnelled on for a while. Departures are remembered apart from the table, because the host may be gone for a
-// moment before its new site is heard. What a source says in its first full report is knowledge, not a move: a
-// restart holds nobody.
+// moment before its new site is heard. A host that moved otherwise, also one that came here, is known as moved for as
+// long: the sites do not all learn of it at once. What a source says in its first full report is knowledge, not a move:
+// a restart holds nobody.
 type holds struct {
-	until map[key]time.Time
+	until map[key]hold
 	queue departures // earliest first; an entry counts only while until agrees with it
+}
+
+type hold struct {
+	until time.Time
+	left  bool // it was here
 }
 
 type departure struct {
@@ -19,45 +25,50 @@ type departure struct {
 	until time.Time
 }
 
-func newHolds() holds { return holds{until: make(map[key]time.Time)} }
+func newHolds() holds { return holds{until: make(map[key]hold)} }
 
-func (h *holds) has(k key) bool {
-	_, ok := h.until[k]
-	return ok
+func (h *holds) of(k key) (left, moved bool) {
+	if len(h.until) == 0 {
+		return false, false
+	}
+	e, ok := h.until[k]
+	return e.left, ok
 }
 
-func (h *holds) set(k key, until time.Time) {
-	h.until[k] = until
+func (h *holds) set(k key, until time.Time, left bool) {
+	h.until[k] = hold{until, left}
 	heap.Push(&h.queue, departure{k, until})
 }
-
-func (h *holds) cancel(k key) { delete(h.until, k) }
 
 // next is when the first hold ends, or zero.
 func (h *holds) next() time.Time {
 	for len(h.queue) > 0 {
 		first := h.queue[0]
-		if until, ok := h.until[first.key]; ok && until.Equal(first.until) {
-			return until
+		if e, ok := h.until[first.key]; ok && e.until.Equal(first.until) {
+			return e.until
 		}
 		heap.Pop(&h.queue)
 	}
 	return time.Time{}
 }
 
-// moved keeps the holds in step with a changed answer; real is false for what a first full report brings.
-func (r *RIB) moved(rec *record, before, after answer, real bool) {
+// hold keeps the holds in step with a changed answer; real is false for what a first full report brings.
+func (r *RIB) hold(rec *record, before, after answer, moved, real bool) {
 	if !rec.host() {
 		return
 	}
 	here := func(a answer) bool { return r.targets.at(a.target).local != nil }
-	switch {
-	case here(after):
-		r.holds.cancel(rec.key)
-	case here(before) && real:
-		if d := r.holdTime(rec.key.route()); d > 0 {
-			r.holds.set(rec.key, r.clock.Now().Add(d))
-		}
+	leaves := real && here(before) && !here(after)
+	h, known := r.holds.until[rec.key]
+	h.left = leaves || h.left && !here(after)
+	if known {
+		r.holds.until[rec.key] = h
+	}
+	if !moved && !leaves {
+		return
+	}
+	if d := r.holdTime(rec.key.route()); d > 0 {
+		r.holds.set(rec.key, r.clock.Now().Add(d), h.left)
 	}
 }
 
@@ -69,8 +80,8 @@ func (r *RIB) release(now time.Time) {
 			break
 		}
 		k := heap.Pop(&r.holds.queue).(departure).key
-		r.holds.cancel(k)
-		if d := r.current(k); d.Via != nil {
+		delete(r.holds.until, k)
+		if d := r.current(k); !d.Gone {
 			r.decisions = append(r.decisions, d)
 		}
 	}

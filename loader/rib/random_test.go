@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,9 +19,20 @@ type naive struct {
 	claims  map[route.Key]map[string]route.Claim
 	stale   map[string]map[route.Key]bool // of a source in the middle of a full report: what it was not heard to say
 	synced  map[string]bool
-	left    map[route.Key]time.Time // hosts that left: when their hold ends
+	holds   map[route.Key]naiveHold // hosts that left or moved
+	gaps    map[route.Key]naiveGap  // hosts that are nowhere
 	now     time.Time
 	decided map[route.Key]route.Decision
+}
+
+type naiveHold struct {
+	until time.Time
+	left  bool
+}
+
+type naiveGap struct {
+	since time.Time
+	home  string
 }
 
 var preferences = map[string]int{"api": 40, "file": 30, "fib": 20, "host": 10, "also": 20}
@@ -28,7 +40,8 @@ var preferences = map[string]int{"api": 40, "file": 30, "fib": 20, "host": 10, "
 func newNaive(now time.Time) *naive {
 	return &naive{
 		claims: make(map[route.Key]map[string]route.Claim), stale: make(map[string]map[route.Key]bool),
-		synced: make(map[string]bool), left: make(map[route.Key]time.Time), now: now,
+		synced: make(map[string]bool), now: now,
+		holds: make(map[route.Key]naiveHold), gaps: make(map[route.Key]naiveGap),
 		decided: make(map[route.Key]route.Decision),
 	}
 }
@@ -79,18 +92,68 @@ func (n *naive) best(k route.Key) (string, route.Claim, bool) {
 func (n *naive) decide(k route.Key, source string) {
 	before := n.decided[k]
 	name, c, ok := n.best(k)
-	switch {
-	case ok && c.Local != nil:
-		delete(n.left, k)
-	case before.Local != nil && n.synced[source] && k.Host():
-		n.left[k] = n.now.Add(DefaultHold)
+	if k.Host() {
+		n.remember(k, before.Claim, c, n.synced[source])
 	}
 	if !ok {
 		delete(n.decided, k)
 		return
 	}
-	_, left := n.left[k]
-	n.decided[k] = route.Decision{Claim: c, Source: name, Held: c.Via != nil && left}
+	n.decided[k] = n.held(route.Decision{Claim: c, Source: name})
+}
+
+// remember notes what a change of a host's home is to be known by for a while.
+func (n *naive) remember(k route.Key, before, after route.Claim, real bool) {
+	from, to := home(before), home(after)
+	moved := false
+	switch gap, open := n.gaps[k]; {
+	case !real:
+	case from != "" && to == "" && !open:
+		n.gaps[k] = naiveGap{n.now, from}
+	case from != "" && to != "":
+		moved = from != to
+	case from == "" && to != "" && open:
+		delete(n.gaps, k)
+		moved = n.now.Sub(gap.since) < longGap && siteless(gap.home) != siteless(to)
+	}
+	h, known := n.holds[k]
+	h.left = h.left && after.Local == nil
+	if real && before.Local != nil && after.Local == nil {
+		h.left, moved = true, true
+	}
+	if moved {
+		h.until = n.now.Add(DefaultHold)
+	}
+	if moved || known {
+		n.holds[k] = h
+	}
+}
+
+// home spells where packets for a host go, "" for nowhere.
+func home(c route.Claim) string {
+	switch {
+	case c.Via != nil:
+		return fmt.Sprintf("%#v@%s", c.Via.Locators, c.Site)
+	case c.Local != nil && c.Local.Link == 0:
+		return ""
+	case c.Local != nil:
+		return "here"
+	case c.Reject:
+		return "reject@" + c.Site
+	}
+	return ""
+}
+
+func siteless(home string) string {
+	home, _, _ = strings.Cut(home, "@")
+	return home
+}
+
+func (n *naive) held(d route.Decision) route.Decision {
+	h, ok := n.holds[d.Key]
+	d.Held = ok && h.left && d.Via != nil
+	d.Moved = ok && !d.Held
+	return d
 }
 
 func (n *naive) report(source string, changes []route.Change) {
@@ -132,12 +195,11 @@ func (n *naive) end(source string) {
 
 func (n *naive) pass(d time.Duration) {
 	n.now = n.now.Add(d)
-	for k, until := range n.left {
-		if !until.After(n.now) {
-			delete(n.left, k)
-			if c, ok := n.decided[k]; ok {
-				c.Held = false
-				n.decided[k] = c
+	for k, h := range n.holds {
+		if !h.until.After(n.now) {
+			delete(n.holds, k)
+			if d, ok := n.decided[k]; ok {
+				n.decided[k] = n.held(d)
 			}
 		}
 	}

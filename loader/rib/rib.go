@@ -45,8 +45,8 @@ type Options struct {
 	Log   *slog.Logger // default: slog.Default()
 	Clock Clock        // default: the system's
 
-	// Hold says how long a host that left for another site is held; called from the RIB's goroutine, once per
-	// departure. Zero or less means not at all. Default: DefaultHold for every host.
+	// Hold says how long a host that left for another site is held, and one that moved between others known as moved;
+	// called from the RIB's goroutine, once per move. Zero or less means not at all. Default: DefaultHold for every host.
 	Hold func(route.Key) time.Duration
 
 	// Turned hears of every host that got another home or whose word passed to another source; called from the RIB's
@@ -267,8 +267,11 @@ func (r *RIB) settle(cause *source) {
 		after := r.answer(rec)
 		if after != t.before {
 			r.counts.answer(rec, t.before, after, &r.targets)
-			r.moved(rec, t.before, after, cause.synced)
-			r.turned(rec, t.before, after, cause)
+			turn, news := r.turn(rec, t.before, after, cause)
+			r.hold(rec, t.before, after, turn.Moved, cause.synced)
+			if news {
+				r.tell(turn, rec, after)
+			}
 			r.decide(rec.key, after)
 		}
 		if after == (answer{}) {
@@ -303,7 +306,8 @@ func (r *RIB) decision(k key, a answer) route.Decision {
 	if a.completedBy != 0 {
 		d.Local = r.targets.at(a.completedBy).local
 	}
-	d.Held = d.Via != nil && r.holds.has(k)
+	left, moved := r.holds.of(k)
+	d.Held, d.Moved = d.Via != nil && left, moved && !(d.Via != nil && left)
 	return d
 }
 

@@ -141,6 +141,9 @@ func spell(d route.Decision) string {
 	if d.Held {
 		b += " held"
 	}
+	if d.Moved {
+		b += " moved"
+	}
 	return b
 }
 
@@ -376,7 +379,7 @@ func TestFullReport(t *testing.T) {
 	b.sync(file, via("10.1.0.2/32", "192.0.2.3"), via("10.1.0.3/32", "192.0.2.3"))
 	b.mirror.log = nil
 	b.sync(api, via("10.1.0.1/32", "192.0.2.2"))
-	b.heard("10.1.0.2/32 via 192.0.2.3 (file)")
+	b.heard("10.1.0.2/32 via 192.0.2.3 (file) moved")
 	b.sync(api)
 	b.heard("10.1.0.1/32 gone")
 	if err := api.Synced(b.ctx); err != nil { // without Begin: nothing is stale
@@ -428,13 +431,20 @@ func TestHold(t *testing.T) {
 			{hostGone, []string{gone}},
 			{pass(10 * time.Second), nil},
 			{apiVia("192.0.2.2"), []string{away + " held"}},
-			{pass(19 * time.Second), nil},
+			{pass(29 * time.Second), nil},
 			{pass(time.Second), []string{away}},
 		},
 		"gone for long": {
 			{hostHere, []string{here}},
 			{hostGone, []string{gone}},
 			{pass(30 * time.Second), nil},
+			{apiVia("192.0.2.2"), []string{away + " moved"}},
+			{pass(30 * time.Second), []string{away}},
+		},
+		"gone for hours": {
+			{hostHere, []string{here}},
+			{hostGone, []string{gone}},
+			{pass(time.Hour), nil},
 			{apiVia("192.0.2.2"), []string{away}},
 		},
 		"moves on while held": {
@@ -442,22 +452,23 @@ func TestHold(t *testing.T) {
 			{apiVia("192.0.2.2"), []string{away + " held"}},
 			{pass(20 * time.Second), nil},
 			{apiVia("192.0.2.3"), []string{"10.1.0.7/32 via 192.0.2.3 (api) held"}},
-			{pass(10 * time.Second), []string{"10.1.0.7/32 via 192.0.2.3 (api)"}},
+			{pass(29 * time.Second), nil},
+			{pass(time.Second), []string{"10.1.0.7/32 via 192.0.2.3 (api)"}},
 		},
 		"comes back while held": {
 			{hostHere, []string{here}},
 			{apiVia("192.0.2.2"), []string{away + " held"}},
-			{apiGone, []string{here}},
-			{pass(time.Minute), nil},
+			{apiGone, []string{here + " moved"}},
+			{pass(time.Minute), []string{here}},
 			{hostGone, []string{gone}},
-			{pass(time.Minute), nil},
+			{pass(time.Hour), nil},
 			{apiVia("192.0.2.2"), []string{away}},
 		},
 		"leaves again: the hold starts anew": {
 			{hostHere, []string{here}},
 			{apiVia("192.0.2.2"), []string{away + " held"}},
 			{pass(20 * time.Second), nil},
-			{apiGone, []string{here}},
+			{apiGone, []string{here + " moved"}},
 			{apiVia("192.0.2.2"), []string{away + " held"}},
 			{pass(20 * time.Second), nil},
 			{pass(10 * time.Second), []string{away}},
@@ -472,7 +483,9 @@ func TestHold(t *testing.T) {
 		"never was here": {
 			{apiVia("192.0.2.2"), []string{away}},
 			{hostHere, nil},
-			{apiVia("192.0.2.3"), []string{"10.1.0.7/32 via 192.0.2.3 (api)"}},
+			{apiVia("192.0.2.3"), []string{"10.1.0.7/32 via 192.0.2.3 (api) moved"}},
+			{pass(29 * time.Second), nil},
+			{pass(time.Second), []string{"10.1.0.7/32 via 192.0.2.3 (api)"}},
 		},
 	}
 	for name, steps := range tests {

@@ -32,39 +32,44 @@ const (
 	sweepEvery = 10 * time.Second // a million withdrawn hosts must not make for a million sweeps
 )
 
-// turned tells Options.Turned of a changed answer. What a first full report brings is knowledge, not news.
-func (r *RIB) turned(rec *record, before, after answer, cause *source) {
+// turn is what a changed answer means, and whether that is news. What a first full report brings is knowledge.
+func (r *RIB) turn(rec *record, before, after answer, cause *source) (t Turn, news bool) {
 	if !cause.synced || !rec.host() {
-		return
+		return t, false
 	}
 	from, to := r.reachable(before), r.reachable(after)
 	if from && !to {
 		r.openGap(rec.key, r.decision(rec.key, before))
-		return
+		return t, false
 	}
-	t := Turn{Cause: cause.name}
+	t.Cause = cause.name
 	switch {
 	case !to:
-		return
+		return t, false
 	case from:
 		if t.Moved = r.targets.elsewhere(before.target, after.target); !t.Moved && before.source == after.source {
-			return
+			return t, false
 		}
 		t.Before = r.decision(rec.key, before)
 	default:
 		g, ok := r.gaps[rec.key]
 		if !ok {
-			return
+			return t, false
 		}
 		delete(r.gaps, rec.key)
 		t.Before, t.Outage = g.before, r.clock.Now().Sub(g.since)
 		if t.Moved = t.Outage < longGap && !samePlace(g.before, r.decision(rec.key, after)); !t.Moved {
-			return
+			return t, false
 		}
 		if before.source == 0 { // else it was counted when the claim changed
 			r.counts.of(rec.tenant).moves++
 		}
 	}
+	return t, true
+}
+
+// tell gives a turn to Options.Turned, once the RIB has acted on it.
+func (r *RIB) tell(t Turn, rec *record, after answer) {
 	if r.onTurn == nil {
 		return
 	}

@@ -28,11 +28,11 @@ func TestTurned(t *testing.T) {
 		},
 		"from one site to another": {
 			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(via(addr7, "192.0.2.3"))},
-			[]string{"moved by api after 0s: via 192.0.2.2 (api) -> via 192.0.2.3 (api): api is the only source that claims it"},
+			[]string{"moved by api after 0s: via 192.0.2.2 (api) -> via 192.0.2.3 (api) moved: api is the only source that claims it"},
 		},
 		"claimed by hand, then found": {
 			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(local(addr7, 0)), pass(3 * time.Second), hostSays(local(addr7, 3))},
-			[]string{"moved by host after 3s: via 192.0.2.2 (api) -> local 3.0 (api): " + preferred},
+			[]string{"moved by host after 3s: via 192.0.2.2 (api) -> local 3.0 (api) moved: " + preferred},
 		},
 		"gone, then elsewhere": {
 			[]step{hostSays(local(addr7, 3)), hostSays(withdraw(addr7)), pass(2 * time.Second), apiSays(via(addr7, "192.0.2.2"))},

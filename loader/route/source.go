@@ -36,4 +36,5 @@ type Decision struct {
 	Source string // of the winner
 	Gone   bool   // no claim is left: forget the key; Claim holds only its Key
 	Held   bool   // moved away from here moments ago: the data path may tunnel on what a tunnel brings for it
+	Moved  bool   // not held, but moved moments ago: not all sites know of it yet
 }
