@@ -4,10 +4,14 @@
 #include <bpf/bpf_endian.h>
 
 #define find_host4 table_find_host4
+#define lookup_host4 table_lookup_host4
 #define find_host6 table_find_host6
+#define lookup_host6 table_lookup_host6
 #include "table.h"
 #undef find_host4
+#undef lookup_host4
 #undef find_host6
+#undef lookup_host6
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -25,7 +29,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } bench_peer6 SEC(".maps");
 
-__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
+static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
 {
 	struct lpm4_key key = { .prefixlen = 64, .tenant = space, .addr = bpf_htonl(addr) };
 	__u32 *value = bpf_map_lookup_elem(&bench_peer4, &key);
@@ -33,12 +37,22 @@ __attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
 	return value ? *value : 0;
 }
 
-__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
+static __always_inline __u32 lookup_host6(__u32 space, __u64 hi, __u64 lo)
 {
 	struct lpm6_key key = { .prefixlen = 160, .tenant = space, .addr = { hi, hi >> 32, lo, lo >> 32 } };
 	__u32 *value = bpf_map_lookup_elem(&bench_peer6, &key);
 
 	return value ? *value : 0;
+}
+
+__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
+{
+	return lookup_host4(space, addr);
+}
+
+__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
+{
+	return lookup_host6(space, hi, lo);
 }
 
 #include "bench.bpf.c"

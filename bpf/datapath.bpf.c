@@ -54,7 +54,7 @@ static __always_inline int elsewhere(const struct pkt *p)
 /* Finds the next hop: the host's own, or a covering prefix's. */
 static __always_inline enum reason lookup(struct pkt *p)
 {
-	__u32 id = find_destination(p, p->tenant);
+	__u32 id = lookup_destination(p, p->tenant);
 	struct nexthop *nh;
 
 	p->exact = !!id;
@@ -331,8 +331,7 @@ static __always_inline enum reason complain(struct pkt *p, enum reason r)
 		return r;
 	if (r == DROP_MTU && p->may_fragment) {
 		t = bpf_map_lookup_elem(&tenants, &tenant);
-		/* From a tunnel into the next it would lose what bounds it. */
-		if (!t || !(t->flags & TENANT_FRAGMENT) || (p->tunnelled && elsewhere(p)))
+		if (!t || !(t->flags & TENANT_FRAGMENT))
 			return r;
 		return p->ttl > 1 ? to_fragment(p, t) : complain_by_icmp(p, DROP_TTL);
 	}

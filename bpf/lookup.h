@@ -42,6 +42,13 @@ static __always_inline __u32 find_destination(const struct pkt *p, __u32 space)
 	return p->v6 ? find_address6(space, p->dst6) : find_host4(space, p->dst4);
 }
 
+/* The same without the call, which every packet has to pay for. */
+static __always_inline __u32 lookup_destination(const struct pkt *p, __u32 space)
+{
+	return p->v6 ? lookup_host6(space, (__u64)p->dst6[1] << 32 | p->dst6[0], (__u64)p->dst6[3] << 32 | p->dst6[2]) :
+		       lookup_host4(space, p->dst4);
+}
+
 static __always_inline __u32 cover(const struct pkt *p, __u32 space, __u32 addr4, const __be32 addr6[4])
 {
 	return p->v6 ? find_prefix6(space, (__u64)addr6[1] << 32 | addr6[0], (__u64)addr6[3] << 32 | addr6[2]) :

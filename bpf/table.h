@@ -43,20 +43,24 @@ static __always_inline __u32 bucket_of(__u32 hash, __u32 buckets)
 	return ((__u64)hash * buckets) >> 32;
 }
 
-static __always_inline __u32 bucket_find4(__u32 index, __u64 key)
+/* The low bits of the slot that has this tag above them, or 0. */
+static __always_inline __u32 slot_find(const struct bucket *b, __u64 tag, const __u32 bits)
 {
-	struct bucket *b = bpf_map_lookup_elem(&hosts4, &index);
-
-	if (!b)
-		return 0;
 #pragma unroll
 	for (int i = 0; i < HOST_SLOTS; i++) {
 		__u64 slot = *(volatile __u64 *)&b->slot[i];
 
-		if (slot >> VALUE_BITS == key)
-			return slot & ((1 << VALUE_BITS) - 1);
+		if (slot >> bits == tag)
+			return slot & ((1 << bits) - 1);
 	}
 	return 0;
+}
+
+static __always_inline __u32 bucket_find4(__u32 index, __u64 key)
+{
+	struct bucket *b = bpf_map_lookup_elem(&hosts4, &index);
+
+	return b ? slot_find(b, key, VALUE_BITS) : 0;
 }
 
 static __always_inline __u32 record_value(__u32 index, __u64 hi, __u64 lo, __u32 space)
@@ -79,10 +83,7 @@ static __always_inline __u32 overflow_find(__u64 hi, __u64 lo, __u32 space)
 	return record ? record_value(*(volatile __u32 *)record, hi, lo, space) : 0;
 }
 
-/* The look-ups are global functions: verified once, and once in the program, where it is in the cache. */
-
-/* The value of an IPv4 address (host byte order) in a space, or 0. */
-__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
+static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
 {
 	const volatile struct table_config *t = &hosts4_config;
 	__u64 key = (__u64)space << 32 | addr;
@@ -98,28 +99,36 @@ __attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
 	return overflow_find(0, (__u64)bpf_htonl(addr) << 32 | bpf_htonl(0xffff), space);
 }
 
-static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u64 lo, __u32 space)
+/* Two keys of one tag in one bucket are one in 2^40: then slot by slot. A global function: verified once, by itself. */
+__attribute__((noinline)) __u32 bucket_scan6(__u32 index, __u32 space, __u64 hi, __u64 lo)
 {
 	struct bucket *b = bpf_map_lookup_elem(&hosts6, &index);
 
 	if (!b)
 		return 0;
-#pragma unroll
 	for (int i = 0; i < HOST_SLOTS; i++) {
 		__u64 slot = *(volatile __u64 *)&b->slot[i];
+		__u32 value = slot ? record_value(slot & ((1 << RECORD_BITS) - 1), hi, lo, space) : 0;
 
-		if (slot && slot >> RECORD_BITS == tag) {
-			__u32 value = record_value(slot & ((1 << RECORD_BITS) - 1), hi, lo, space);
-
-			if (value)
-				return value;
-		}
+		if (value)
+			return value;
 	}
 	return 0;
 }
 
-/* The value of an IPv6 address in a space, or 0; hi and lo are its halves as they lie in memory. */
-__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
+static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u64 lo, __u32 space)
+{
+	struct bucket *b = bpf_map_lookup_elem(&hosts6, &index);
+	__u32 record, value;
+
+	record = b ? slot_find(b, tag, RECORD_BITS) : 0;
+	if (!record && tag) /* an empty slot has tag 0 too */
+		return 0;
+	value = record_value(record, hi, lo, space);
+	return value ? value : bucket_scan6(index, space, hi, lo);
+}
+
+static __always_inline __u32 lookup_host6(__u32 space, __u64 hi, __u64 lo)
 {
 	const volatile struct table_config *t = &hosts6_config;
 	__u64 hash = hash6(hi, lo, space, t);
@@ -133,4 +142,18 @@ __attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
 	if (value)
 		return value;
 	return overflow_find(hi, lo, space);
+}
+
+/* The same as calls: a global function is verified once, and is in the program once. What every packet needs is in place. */
+
+/* The value of an IPv4 address (host byte order) in a space, or 0. */
+__attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
+{
+	return lookup_host4(space, addr);
+}
+
+/* The value of an IPv6 address in a space, or 0; hi and lo are its halves as they lie in memory. */
+__attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
+{
+	return lookup_host6(space, hi, lo);
 }
