@@ -73,9 +73,10 @@ static __always_inline __u32 record_value(__u32 index, __u64 hi, __u64 lo, __u32
 }
 
 /* A host that waits for its slot. The kernel may reuse a hash element under a reader that has just found it, so the
- * element holds no answer but a record, whose key tells whose it is.
+ * element holds no answer but a record, whose key tells whose it is. A global function: what is rare needs no room on the stack
+ * of the walk.
  */
-static __always_inline __u32 overflow_find(__u64 hi, __u64 lo, __u32 space)
+__attribute__((noinline)) __u32 overflow_find(__u32 space, __u64 hi, __u64 lo)
 {
 	struct overflow_key key = { .addr = { hi, hi >> 32, lo, lo >> 32 }, .space = space };
 	__u32 *record = bpf_map_lookup_elem(&host_overflow, &key);
@@ -96,7 +97,7 @@ static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
 	value = bucket_find4(bucket_of(hash, t->buckets), key);
 	if (value)
 		return value;
-	return overflow_find(0, (__u64)bpf_htonl(addr) << 32 | bpf_htonl(0xffff), space);
+	return overflow_find(space, 0, (__u64)bpf_htonl(addr) << 32 | bpf_htonl(0xffff));
 }
 
 /* Two keys of one tag in one bucket are one in 2^40: then slot by slot. A global function: verified once, by itself. */
@@ -141,7 +142,7 @@ static __always_inline __u32 lookup_host6(__u32 space, __u64 hi, __u64 lo)
 	value = bucket_find6(bucket_of(hash, t->buckets), tag, hi, lo, space);
 	if (value)
 		return value;
-	return overflow_find(hi, lo, space);
+	return overflow_find(space, hi, lo);
 }
 
 /* The same as calls: a global function is verified once, and is in the program once. What every packet needs is in place. */

@@ -56,6 +56,16 @@ func (t Tune) constants() map[string]any {
 	}
 }
 
+// Set enters the constants into a program that is to be loaded: the data path, or one that contains it.
+func (t Tune) Set(spec *ebpf.CollectionSpec) error {
+	for name, value := range t.constants() {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // Load creates the maps that are not given and loads the program over all of them. Maps given in o stay owned by the
 // caller; the Objects hold clones. A verifier refusal comes back as *ebpf.VerifierError.
 func Load(o Options) (*Objects, error) {
@@ -75,12 +85,11 @@ func Load(o Options) (*Objects, error) {
 	if o.Tune == (Tune{}) {
 		o.Tune = DefaultTune
 	}
-	constants := o.Tune.constants()
-	constants["dry"] = o.Dry
-	for name, value := range constants {
-		if err := spec.Variables[name].Set(value); err != nil {
-			return nil, fmt.Errorf("set constant %s: %w", name, err)
-		}
+	if err := o.Tune.Set(spec); err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["dry"].Set(o.Dry); err != nil {
+		return nil, fmt.Errorf("set constant dry: %w", err)
 	}
 	if o.Tune.Frags {
 		for _, name := range []string{"datapath", "icmp"} {

@@ -61,7 +61,7 @@ func (b *bed) gateway(hosts, local int, in, out side) (*gateway, error) {
 }
 
 func (b *bed) walker(g *gateway, s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr) (*walker, error) {
-	w, err := g.load(s, peers, v6, outer, false)
+	w, err := g.load(s, peers, v6, outer, maps.DefaultTune, false)
 	if err == nil {
 		b.closers = append(b.closers, w.close)
 	}
@@ -107,6 +107,11 @@ func (b *bed) addEncap(hosts int, p plan) error {
 			}
 			b.addEncapRows(g, w, structure, inner)
 		}
+	}
+	if hosts == optionHosts {
+		return b.addOptions(row{
+			What: "encap", gateway: g, want: xdpRedirect, reason: "fwd_encap",
+		}, netip.Addr{})
 	}
 	return nil
 }
@@ -156,6 +161,11 @@ func (b *bed) addDecap(hosts int) error {
 			}
 			b.add(r, g.local)
 		}
+	}
+	if hosts == optionHosts {
+		return b.addOptions(row{
+			What: "decap", gateway: g, want: xdpRedirect, reason: "fwd_deliver",
+		}, own4)
 	}
 	return nil
 }

@@ -182,10 +182,23 @@ func (g *gateway) putHosts() error {
 				return err
 			}
 		}
-		if err := g.table.Put(tenant, host4(i), id); err != nil {
+		if err := g.table.Put(tenant, host4(destinations4, i), id); err != nil {
 			return err
 		}
-		if err := g.table.Put(tenant, host6(i), id); err != nil {
+		if err := g.table.Put(tenant, host6(destinations6, i), id); err != nil {
+			return err
+		}
+	}
+	if g.local > 0 {
+		return g.putSender()
+	}
+	return nil
+}
+
+// putSender has the host that tunnels bring packets from live where they come from, behind the first locator.
+func (g *gateway) putSender() error {
+	for _, sender := range []netip.Addr{host4(sources4, 0), host6(sources6, 0)} {
+		if err := g.table.Put(tenant, sender, maps.IDFirst+1); err != nil {
 			return err
 		}
 	}

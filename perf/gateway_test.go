@@ -47,7 +47,7 @@ func TestCheckRefusesOtherWays(t *testing.T) {
 			return err
 		}
 		defer g.close()
-		w, err := g.load(bench.Table, nil, false, netip.Addr{}, false)
+		w, err := g.load(bench.Table, nil, false, netip.Addr{}, maps.DefaultTune, false)
 		if err != nil {
 			return err
 		}

@@ -113,12 +113,12 @@ func (v *liveLab) buildGateways(hosts int) (err error) {
 }
 
 func (v *liveLab) addRows() error {
-	w, err := v.gateway.load(bench.Table, nil, false, netip.Addr{}, true)
+	w, err := v.gateway.load(bench.Table, nil, false, netip.Addr{}, maps.DefaultTune, true)
 	if err != nil {
 		return err
 	}
 	v.bed.closers = append(v.bed.closers, w.close)
-	h, err := v.home.load(bench.Table, nil, false, own4, true)
+	h, err := v.home.load(bench.Table, nil, false, own4, maps.DefaultTune, true)
 	if err != nil {
 		return err
 	}

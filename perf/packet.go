@@ -27,14 +27,22 @@ const (
 	tenant      = 1
 )
 
-func host4(i int) netip.Addr {
+// Nets of the hosts that packets go to, and of those that they come from.
+const (
+	destinations4 = 10
+	sources4      = 11
+	destinations6 = 0xb8
+	sources6      = 0xb9
+)
+
+func host4(net uint32, i int) netip.Addr {
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], 10<<24|(uint32(i)*0x9E3779B1+0x5BD1E9)&0xffffff)
+	binary.BigEndian.PutUint32(b[:], net<<24|(uint32(i)*0x9E3779B1+0x5BD1E9)&0xffffff)
 	return netip.AddrFrom4(b)
 }
 
-func host6(i int) netip.Addr {
-	b := [16]byte{0x20, 0x01, 0x0d, 0xb8}
+func host6(net byte, i int) netip.Addr {
+	b := [16]byte{0x20, 0x01, 0x0d, net}
 	binary.LittleEndian.PutUint64(b[8:], uint64(i+1)*0x9E3779B97F4A7C15)
 	return netip.AddrFrom16(b)
 }

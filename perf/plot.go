@@ -38,7 +38,7 @@ func (r *Result) plot() plot {
 	} {
 		l := line{name: s.name, color: s.color}
 		for _, t := range r.Tests {
-			if t.What == "encap" && t.Structure == s.structure && t.Inner == 4 && t.Outer == 4 && t.Sources <= 1 &&
+			if t.What == "encap" && t.Structure == s.structure && t.Inner == 4 && t.Outer == 4 && t.Sources <= 1 && t.Option == "" &&
 				(t.Drawn > 1 || t.Hosts == 1) {
 				l.points = append(l.points, point{float64(t.Hosts), t.Calm, math.Min(t.Calm, t.Figure.P10), t.Figure.P90})
 			}

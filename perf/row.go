@@ -30,6 +30,7 @@ type row struct {
 	Fill      float64         `json:"fill,omitempty"`     // of the table's slots
 	Drawn     int             `json:"drawn"`              // hosts that packets go to; 1 is hot
 	Sources   int             `json:"sources,omitempty"`  // hosts that they come from
+	Option    string          `json:"option,omitempty"`   // with this changed
 	Figure    Figure          `json:"ns"`
 	Wrapper   Figure          `json:"wrapper_ns"` // the empty wrapper alone
 	Calm      float64         `json:"calm_ns"`    // when nothing else disturbs the machine
@@ -154,6 +155,9 @@ func (r *row) String() string {
 	}
 	if r.Structure != "" {
 		s += fmt.Sprintf(", %s of %s", r.Structure, size(r.Hosts))
+	}
+	if r.Option != "" {
+		s += ", " + r.Option
 	}
 	switch {
 	case r.Sources > 1:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"roam/maps"
 	"roam/maps/bench"
 )
 
@@ -70,7 +71,7 @@ func (w *walker) close() error {
 }
 
 // load builds the programs over the gateway's maps; peers holds the hash or trie that takes the table's place.
-func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr, live bool) (*walker, error) {
+func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr, tune maps.Tune, live bool) (*walker, error) {
 	spec, err := bench.Load(s)
 	if err != nil {
 		return nil, err
@@ -85,6 +86,9 @@ func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, v6 bool, o
 	for name, m := range peers {
 		spec.Maps[name].MaxEntries = m.MaxEntries()
 		replace[name] = m
+	}
+	if err := tune.Set(spec); err != nil {
+		return nil, err
 	}
 	data, shape := frame(v6, outer)
 	shape.Live, shape.Window = bit(live), window-1
