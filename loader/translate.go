@@ -149,7 +149,8 @@ func hostSegments(c *config.Config, index func(name string) uint16) []host.Segme
 func fibTables(c *config.Config) []fib.Table {
 	var list []fib.Table
 	for _, t := range c.Sources.FIB {
-		list = append(list, fib.Table{ID: uint32(t.Table), Tenant: t.Tenant, Locator: t.Locator})
+		tenant, _ := c.TenantNumbered(t.Tenant)
+		list = append(list, fib.Table{ID: uint32(t.Table), Tenant: t.Tenant, VNI: tenant.VNI, Locator: t.Locator})
 	}
 	return list
 }

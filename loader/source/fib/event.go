@@ -25,7 +25,11 @@ func (s *Source) apply(e event) (place, bool) {
 		return s.routeEvent(e)
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		s.linkEvent(e)
-	case unix.RTM_DELADDR, unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		s.nexthopEvent(e)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		s.neighborEvent(e)
+	case unix.RTM_DELADDR:
 		s.suspect()
 	}
 	return place{}, false
@@ -63,6 +67,9 @@ func (s *Source) routeEvent(e event) (place, bool) {
 		return place{}, false
 	}
 	at := place{m.table, m.prefix}
+	if e.kind == unix.RTM_DELROUTE && m.object != 0 && !s.holds(m.object) {
+		return at, false // it went with its nexthop object
+	}
 	to, reason, sure := s.target(t, m)
 	if !sure {
 		s.suspect() // names a nexthop object that is not known yet
@@ -76,6 +83,9 @@ func (s *Source) routeEvent(e event) (place, bool) {
 	}
 	same := t.with(m.prefix, m.metric)
 	replaces := e.flags&unix.NLM_F_REPLACE != 0 || reason == "" && m.siblings(same, to)
+	if replaces && reason == "" && len(same) == 1 && same[0].target == to && same[0].object == m.object {
+		return at, false // what a nexthop object's change has said already
+	}
 	if len(same) > 1 || len(same) == 1 && !replaces {
 		s.suspect()
 	}
@@ -83,10 +93,10 @@ func (s *Source) routeEvent(e event) (place, bool) {
 		t.remove(m.prefix, func(p *path) bool { return p.metric == m.metric })
 	}
 	if reason != "" {
-		s.ignore(reason, at)
+		s.ignore(reason, at, m.object)
 		return at, replaces
 	}
-	t.append(m.prefix, path{target: to, metric: m.metric})
+	t.append(m.prefix, path{target: to, metric: m.metric, object: m.object})
 	return at, true
 }
 

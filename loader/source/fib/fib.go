@@ -2,11 +2,17 @@
 // a claim. A route's next hop is the locator behind which the prefix lives.
 //
 // The kernel tells of changes over netlink, but not of all of them: an interface that goes down takes its IPv4
-// routes along in silence, so does an address that was a route's source, and what a nexthop object points to changes
-// without a word about the routes that use it. And a burst may overrun the socket. So the table here is a guess that
-// is kept good by events and made right by dumps: every doubt (a silent event, an overrun, an event that does not
-// fit what is held) asks for a dump, doubts that come together share one, and a dump becomes a full report, after
-// which nothing stale is left.
+// routes along in silence, so does an address that was a route's source. And a burst may overrun the socket. So the
+// table here is a guess that is kept good by events and made right by dumps: every doubt (a silent event, an overrun, an
+// event that does not fit what is held) asks for a dump, doubts that come together share one, and a dump becomes a full
+// report, after which nothing stale is left.
+//
+// A route may name a nexthop object or a group of them (ip-nexthop(8)); zebra installs all its routes so. What an object
+// says changes without a word about the routes that use it, so each path remembers its object, see nexthop.go.
+//
+// A next hop is the address of a gateway, or the far end of a tunnel that the route itself names (encap ip). Routes of
+// EVPN lead out of the bridge of the tenant's VNI and name the other end as if it were a neighbour there (onlink); its
+// router MAC, which inner Ethernet headers need, is what the routing daemon told the kernel of that neighbour.
 //
 // The subscription comes before the first dump. Events older than a dump may then be applied after it; they come in
 // order, so the table ends up right.
@@ -34,6 +40,7 @@ import (
 type Table struct {
 	ID     uint32 // as in ip route show table ID
 	Tenant route.TenantID
+	VNI    uint32 // of the tenant: what next hops behind a tunnel must name, where they name one; 0: anything
 	// Locator completes each next hop address: encapsulation, port, priority, and the weight of a route that has one
 	// next hop only. Its Address is not used.
 	Locator route.Locator
@@ -72,12 +79,16 @@ type Source struct {
 	status Status
 
 	// Of Run's goroutine.
+	kernel   *kernel
 	interner route.Interner
 	state    map[uint32]*table // by kernel table
 	nexthops map[uint32]nexthop
-	links    map[int32]uint32 // interface flags as last seen
-	doubt    time.Time        // when to dump, zero for no doubt
-	took     time.Duration    // by the last dump and its report
+	stale    map[uint32]struct{}    // nexthop objects that changed, whose routes were not looked at yet
+	shunned  map[uint32]struct{}    // nexthop objects of routes that are not followed
+	routers  map[neighbor]route.MAC // what was asked of the kernel since the last dump
+	links    map[int32]uint32       // interface flags as last seen
+	doubt    time.Time              // when to dump, zero for no doubt
+	took     time.Duration          // by the last dump and its report
 }
 
 const (
@@ -102,7 +113,8 @@ func New(o Options) *Source {
 		log: o.Log, known: o.Known, buffer: o.ReceiveBuffer, tables: slices.Clone(o.Tables),
 		kick:   make(chan struct{}, 1),
 		status: Status{Ignored: make(map[string]int)},
-		links:  make(map[int32]uint32),
+		stale:  make(map[uint32]struct{}), shunned: make(map[uint32]struct{}),
+		routers: make(map[neighbor]route.MAC), links: make(map[int32]uint32),
 	}
 }
 
@@ -140,6 +152,7 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 	if err != nil {
 		return fmt.Errorf("follow kernel routes: %w", err)
 	}
+	s.kernel = k
 	events, stop := k.receive()
 	defer stop()
 	err = s.follow(ctx, k, events, to)
@@ -187,7 +200,8 @@ type place struct {
 	prefix netip.Prefix
 }
 
-// take applies an event and all that wait behind it, up to a batch, and returns the places that may have changed.
+// take applies an event and all that wait behind it, up to a batch, and returns the places that may have changed. What
+// happened to nexthop objects meanwhile is looked up in the tables once.
 func (s *Source) take(e event, events <-chan event) map[place]struct{} {
 	changed := make(map[place]struct{})
 	for range batch {
@@ -204,6 +218,7 @@ func (s *Source) take(e event, events <-chan event) map[place]struct{} {
 		}
 		break
 	}
+	s.retarget(changed)
 	return changed
 }
 
@@ -265,8 +280,12 @@ func (s *Source) suspect() {
 	}
 }
 
-// ignore counts a route that is not followed, and says so the first time.
-func (s *Source) ignore(reason string, p place) {
+// ignore counts a route that is not followed, and says so the first time. A change of its nexthop object, if it has one,
+// may make it one that is.
+func (s *Source) ignore(reason string, p place, object uint32) {
+	if object != 0 {
+		s.shunned[object] = struct{}{}
+	}
 	s.mu.Lock()
 	first := s.status.Ignored[reason] == 0
 	s.status.Ignored[reason]++

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -191,14 +192,18 @@ func (w *twin) list() string {
 	return b.String()
 }
 
-// where spells a claim's target: addresses with weights, or "reject".
+// where spells a claim's target: addresses with weights and router MACs, or "reject".
 func where(c route.Claim) string {
 	if c.Reject {
 		return "reject"
 	}
 	var parts []string
 	for _, l := range c.Via.Locators {
-		parts = append(parts, fmt.Sprintf("%s*%d", l.Address, l.Weight))
+		part := fmt.Sprintf("%s*%d", l.Address, l.Weight)
+		if !l.RouterMAC.IsZero() {
+			part += "@" + l.RouterMAC.String()
+		}
+		parts = append(parts, part)
 	}
 	return strings.Join(parts, " ")
 }
@@ -213,7 +218,7 @@ func (w *twin) has(t *testing.T, prefix, to string) {
 	})
 }
 
-var table100 = Table{ID: 100, Tenant: 1, Locator: route.Locator{Priority: 1, Weight: 100}}
+var table100 = Table{ID: 100, Tenant: 1, VNI: 7001, Locator: route.Locator{Priority: 1, Weight: 100}}
 
 // Each step is what a user types, and where the prefix leads afterwards.
 func TestSteps(t *testing.T) {
@@ -271,13 +276,13 @@ func TestSteps(t *testing.T) {
 		"one next hop twice": {
 			{
 				"route add 10.1.0.7/32 table 100 nexthop via 192.0.2.2 dev wan0 weight 3 nexthop via 192.0.2.2 dev wan0 weight 2",
-				"10.1.0.7/32", "192.0.2.2*5",
+				"10.1.0.7/32", "192.0.2.2*100",
 			},
 		},
 		"weight above a byte": {
 			{
 				"route add 10.1.0.7/32 table 100 nexthop via 192.0.2.2 weight 256 nexthop via 192.0.2.3 weight 255",
-				"10.1.0.7/32", "192.0.2.2*255 192.0.2.3*255",
+				"10.1.0.7/32", "192.0.2.2*255 192.0.2.3*254",
 			},
 		},
 		"lowest metric": {
@@ -329,10 +334,57 @@ func TestSteps(t *testing.T) {
 			{"nexthop add id 5 blackhole", "10.1.0.7/32", ""},
 			{"route add 10.1.0.7/32 nhid 5 table 100", "10.1.0.7/32", "reject"},
 		},
+		"nexthop objects, IPv6": {
+			{"-6 nexthop add id 1 via 2001:db8:ff::2 dev wan0", "2001:db8:1::7/128", ""},
+			{"-6 nexthop add id 2 via 2001:db8:ff::3 dev wan0", "2001:db8:1::7/128", ""},
+			{"nexthop add id 9 group 1,3/2", "2001:db8:1::7/128", ""},
+			{"-6 route add 2001:db8:1::7 nhid 9 table 100", "2001:db8:1::7/128", "2001:db8:ff::2*3 2001:db8:ff::3*1"},
+			{"nexthop replace id 9 group 1/2,2", "2001:db8:1::7/128", "2001:db8:ff::2*1 2001:db8:ff::3*2"},
+			{"-6 nexthop replace id 2 via 2001:db8:ff::4 dev wan0", "2001:db8:1::7/128", "2001:db8:ff::2*1 2001:db8:ff::4*2"},
+			{"nexthop del id 9", "2001:db8:1::7/128", ""},
+			{"-6 route add 2001:db8:1::7 nhid 2 table 100", "2001:db8:1::7/128", "2001:db8:ff::4*100"},
+			{"-6 nexthop replace id 2 dev wan0", "2001:db8:1::7/128", ""},
+			{"-6 nexthop replace id 2 via 2001:db8:ff::5 dev wan0", "2001:db8:1::7/128", "2001:db8:ff::5*100"},
+		},
 		"encapsulated": {
 			{
 				"route add 10.1.0.7/32 encap ip id 7001 dst 192.0.2.2 dev wan0 table 100",
 				"10.1.0.7/32", "192.0.2.2*100",
+			},
+			{
+				"route replace 10.1.0.7/32 encap ip id 7002 dst 192.0.2.2 dev wan0 table 100", // of another tenant
+				"10.1.0.7/32", "",
+			},
+			{
+				"route replace 10.1.0.7/32 encap ip6 id 7001 dst 2001:db8:ff::2 dev wan0 table 100",
+				"10.1.0.7/32", "2001:db8:ff::2*100",
+			},
+			{
+				"route add 2001:db8:1::7 encap ip id 7001 dst 192.0.2.2 dev wan0 table 100",
+				"2001:db8:1::7/128", "192.0.2.2*100",
+			},
+			{
+				"route replace 10.1.0.7/32 table 100 nexthop encap ip id 7001 dst 192.0.2.2 dev wan0 weight 2 " +
+					"nexthop encap ip id 7001 dst 192.0.2.3 dev wan0",
+				"10.1.0.7/32", "192.0.2.2*2 192.0.2.3*1",
+			},
+			{"nexthop add id 1 encap ip id 7001 dst 192.0.2.4 dev wan0", "10.1.0.7/32", "192.0.2.2*2 192.0.2.3*1"},
+			{"route replace 10.1.0.7/32 nhid 1 table 100", "10.1.0.7/32", "192.0.2.4*100"},
+			{"nexthop replace id 1 encap ip id 7001 dst 192.0.2.5 dev wan0", "10.1.0.7/32", "192.0.2.5*100"},
+		},
+		// As zebra installs routes of EVPN: see TestRouters for where the router's MAC comes from.
+		"onlink, out of the bridge of a tenant's VNI": {
+			{"link add br7001 type bridge", "10.1.0.7/32", ""},
+			{"link set br7001 up", "10.1.0.7/32", ""},
+			{"neigh add 198.51.100.2 lladdr 02:00:00:00:00:02 dev br7001 extern_learn", "10.1.0.7/32", ""},
+			{"nexthop add id 1 via 198.51.100.2 dev br7001 onlink", "10.1.0.7/32", ""},
+			{"nexthop add id 2 via 198.51.100.3 dev br7001 onlink", "10.1.0.7/32", ""},
+			{"nexthop add id 9 group 1/2", "10.1.0.7/32", ""},
+			{"route add 10.1.0.7/32 nhid 1 table 100", "10.1.0.7/32", "198.51.100.2*100@02:00:00:00:00:02"},
+			{"route replace 10.1.0.7/32 nhid 9 table 100", "10.1.0.7/32", "198.51.100.2*1@02:00:00:00:00:02 198.51.100.3*1"},
+			{
+				"-6 route add 2001:db8:1::7 via ::ffff:198.51.100.2 dev br7001 onlink table 100",
+				"2001:db8:1::7/128", "198.51.100.2*100",
 			},
 		},
 		"flush": {
@@ -369,13 +421,90 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// What an object says changes for all routes that use it, and nobody dumps the tables for it.
+func TestNexthopOfMany(t *testing.T) {
+	const n = 20_000
+	for compat := range 2 {
+		t.Run(fmt.Sprintf("nexthop_compat_mode %d", compat), func(t *testing.T) {
+			s := newSpace(t)
+			setCompat(t, compat)
+			s.ip("nexthop add id 1 via 192.0.2.2 dev wan0")
+			s.ip("nexthop add id 2 via 192.0.2.3 dev wan0")
+			s.ip("nexthop add id 9 group 1,10/2,11")
+			var b strings.Builder
+			for i := range n {
+				fmt.Fprintf(&b, "route add 10.7.%d.%d/32 nhid %d table 100\n", i>>8, i&255, []int{1, 9}[i&1])
+			}
+			s.batch(b.String())
+			source, heard := s.follow(Options{Tables: []Table{table100}})
+			lead := func(counts map[string]int) {
+				t.Helper()
+				heard.await(t, fmt.Sprint(counts), func() bool {
+					got := make(map[string]int)
+					for _, c := range heard.claims {
+						got[where(c)]++
+					}
+					return maps.Equal(got, counts)
+				})
+			}
+			lead(map[string]int{"192.0.2.2*100": n / 2, "192.0.2.2*10 192.0.2.3*11": n / 2})
+			s.ip("nexthop replace id 1 via 192.0.2.4 dev wan0")
+			lead(map[string]int{"192.0.2.4*100": n / 2, "192.0.2.3*11 192.0.2.4*10": n / 2})
+			s.ip("nexthop replace id 9 group 1,100/2,200")
+			lead(map[string]int{"192.0.2.4*100": n / 2, "192.0.2.3*200 192.0.2.4*100": n / 2})
+			s.ip("nexthop del id 1")
+			lead(map[string]int{"192.0.2.3*100": n / 2})
+			s.ip("nexthop del id 9")
+			lead(map[string]int{})
+			if dumps := source.Status().Dumps; dumps != 1 {
+				t.Errorf("%d dumps: one is to be enough", dumps)
+			}
+		})
+	}
+}
+
+// The router MAC of an onlink next hop is its neighbour's, as far as a routing daemon said so.
+func TestRouters(t *testing.T) {
+	s := newSpace(t)
+	s.batch(`link add br7001 type bridge
+link set br7001 up
+route add 10.1.0.7/32 via 192.0.2.9 dev br7001 onlink table 100
+route add 2001:db8:1::7 via ::ffff:192.0.2.9 dev br7001 onlink table 100
+`)
+	_, heard := s.follow(Options{Tables: []Table{table100}})
+	heard.has(t, "10.1.0.7/32", "192.0.2.9*100")
+	s.ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:07 dev br7001") // anybody's
+	s.ip("neigh replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev br7001 extern_learn")
+	heard.has(t, "10.1.0.7/32", "192.0.2.9*100@02:00:00:00:00:09")
+	heard.has(t, "2001:db8:1::7/128", "192.0.2.9*100")
+	s.ip("-6 neigh add ::ffff:192.0.2.9 lladdr 02:00:00:00:00:09 dev br7001 extern_learn")
+	heard.has(t, "2001:db8:1::7/128", "192.0.2.9*100@02:00:00:00:00:09")
+	s.ip("neigh replace 192.0.2.9 lladdr 02:00:00:00:00:0a dev br7001 extern_learn")
+	heard.has(t, "10.1.0.7/32", "192.0.2.9*100@02:00:00:00:00:0a")
+	s.ip("neigh del 192.0.2.9 dev br7001")
+	heard.has(t, "10.1.0.7/32", "192.0.2.9*100")
+
+	// What the configuration says of a locator counts for more.
+	known := func(a netip.Addr) (route.Locator, string, bool) {
+		return route.Locator{Address: a, Weight: 9, RouterMAC: route.MAC{2, 0, 0, 0, 0, 2}}, "dc2", true
+	}
+	_, heard = s.follow(Options{Tables: []Table{table100}, Known: known})
+	heard.has(t, "2001:db8:1::7/128", "192.0.2.9*9@02:00:00:00:00:02")
+}
+
+// setCompat says whether the kernel repeats in each route what its nexthop object says.
+func setCompat(t *testing.T, value int) {
+	t.Helper()
+	const compat = "/proc/sys/net/ipv4/nexthop_compat_mode" // of the calling thread's namespace
+	if err := os.WriteFile(compat, fmt.Append(nil, value), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A kernel that does not repeat in each route what its nexthop object says.
 func TestNexthopsByName(t *testing.T) {
 	s := newSpace(t)
-	const compat = "/proc/sys/net/ipv4/nexthop_compat_mode" // of the calling thread's namespace
-	if err := os.WriteFile(compat, []byte("0"), 0); err != nil {
-		t.Fatal(err)
-	}
+	setCompat(t, 0)
 	_, heard := s.follow(Options{Tables: []Table{table100}})
 	s.ip("nexthop add id 1 via 192.0.2.2 dev wan0")
 	s.ip("nexthop add id 2 via 192.0.2.3 dev wan0")
@@ -444,9 +573,9 @@ route add 10.1.0.7/32 via 192.0.2.4 table 300
 		})
 	}
 	l := table100.Locator
-	source, heard := s.follow(Options{Tables: []Table{{100, 1, l}, {70000, 2, l}}})
+	source, heard := s.follow(Options{Tables: []Table{{ID: 100, Tenant: 1, Locator: l}, {ID: 70000, Tenant: 2, Locator: l}}})
 	holds(source, heard, "1/10.1.0.7/32 192.0.2.2*100, 2/10.1.0.7/32 192.0.2.3*100")
-	source.SetTables([]Table{{100, 5, l}, {300, 3, l}})
+	source.SetTables([]Table{{ID: 100, Tenant: 5, Locator: l}, {ID: 300, Tenant: 3, Locator: l}})
 	holds(source, heard, "3/10.1.0.7/32 192.0.2.4*100, 5/10.1.0.7/32 192.0.2.2*100")
 	source.SetTables(nil)
 	heard.await(t, "nothing to be held", func() bool { return len(heard.claims) == 0 })

@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is the two netlink sockets: one that hears of changes, one that asks. Both belong to the namespace of the
-// thread that opened them.
+// kernel is the netlink sockets: one that hears of changes, one for dumps, one for questions in the middle of a dump. They
+// belong to the namespace of the thread that opened them.
 type kernel struct {
-	changes *nl.NetlinkSocket
-	ask     *nl.NetlinkSocket
+	changes, dumps, ask *nl.NetlinkSocket
+
+	neighbors bool // changes of neighbours are heard of, too
 }
 
 const (
@@ -34,15 +35,25 @@ func openKernel(buffer int) (*kernel, error) {
 		// Without CAP_NET_ADMIN the kernel's own limit serves; an overrun only costs a dump.
 		_ = changes.SetReceiveBufferSize(buffer, false)
 	}
-	ask, err := nl.Subscribe(unix.NETLINK_ROUTE)
-	if err != nil {
-		changes.Close()
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	k := &kernel{changes: changes}
+	for _, s := range []**nl.NetlinkSocket{&k.dumps, &k.ask} {
+		if *s, err = nl.Subscribe(unix.NETLINK_ROUTE); err != nil {
+			k.close()
+			return nil, fmt.Errorf("open a netlink socket: %w", err)
+		}
+		_ = (*s).SetReceiveTimeout(&unix.Timeval{Sec: dumpTimeout})
+		// With strict checking the kernel dumps one table only; older or unwilling ones dump all, and we choose.
+		_ = unix.SetsockoptInt((*s).GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	}
-	_ = ask.SetReceiveTimeout(&unix.Timeval{Sec: dumpTimeout})
-	// With strict checking the kernel dumps one table only; older or unwilling ones dump all, and we choose.
-	_ = unix.SetsockoptInt(ask.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	return &kernel{changes: changes, ask: ask}, nil
+	return k, nil
+}
+
+func (k *kernel) close() {
+	for _, s := range []*nl.NetlinkSocket{k.changes, k.dumps, k.ask} {
+		if s != nil {
+			s.Close()
+		}
+	}
 }
 
 // receive reads changes until stop is called, which closes the sockets and waits.
@@ -60,8 +71,7 @@ func (k *kernel) receive() (events <-chan event, stop func()) {
 	}()
 	return out, func() {
 		close(end)
-		k.changes.Close()
-		k.ask.Close()
+		k.close()
 		<-done
 	}
 }
@@ -101,15 +111,20 @@ func send(out chan<- event, e event, end <-chan struct{}) bool {
 func (k *kernel) dump(ask, answer uint16, body []byte, start func(), f func([]byte)) (interrupted bool, err error) {
 	for range dumpTries {
 		start()
-		request := nl.NewNetlinkRequest(int(ask), unix.NLM_F_DUMP)
-		request.AddRawData(body)
-		request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Seq: uint32(time.Now().UnixNano()), Socket: k.ask}}
-		err = request.ExecuteIter(unix.NETLINK_ROUTE, answer, func(b []byte) bool { f(b); return true })
+		err = request(k.dumps, ask, unix.NLM_F_DUMP, answer, body, f)
 		if !errors.Is(err, nl.ErrDumpInterrupted) {
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// request asks for something and calls f with each answer.
+func request(over *nl.NetlinkSocket, ask uint16, flags int, answer uint16, body []byte, f func([]byte)) error {
+	r := nl.NewNetlinkRequest(int(ask), flags)
+	r.AddRawData(body)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Seq: uint32(time.Now().UnixNano()), Socket: over}}
+	return r.ExecuteIter(unix.NETLINK_ROUTE, answer, func(b []byte) bool { f(b); return true })
 }
 
 // dump replaces the state with what the kernel says now.
@@ -119,6 +134,9 @@ func (s *Source) dump(k *kernel) error {
 	clear(s.status.Ignored)
 	s.status.Dumps++
 	s.mu.Unlock()
+	clear(s.stale)
+	clear(s.shunned)
+	clear(s.routers)
 
 	again, err := s.dumpNexthops(k)
 	if err != nil {
@@ -165,10 +183,10 @@ func (s *Source) dumpTable(k *kernel, t *table, family uint8) (interrupted bool,
 func (s *Source) add(t *table, m message) {
 	to, reason, _ := s.target(t, m)
 	if reason != "" {
-		s.ignore(reason, place{t.ID, m.prefix})
+		s.ignore(reason, place{t.ID, m.prefix}, m.object)
 		return
 	}
-	t.append(m.prefix, path{target: to, metric: m.metric})
+	t.append(m.prefix, path{target: to, metric: m.metric, object: m.object})
 }
 
 // dumpNexthops learns the nexthop objects. Routes normally come with what their object says; a kernel with

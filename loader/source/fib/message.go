@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"roam/loader/route"
 )
 
 // message is one route as the kernel describes it (rtnetlink(7)): integers in host order, addresses in wire order.
@@ -28,7 +31,10 @@ type hop struct {
 	addr   netip.Addr
 	weight uint32 // 1 is one share; 0: the only one
 	dead   bool
-	encap  bool // behind an encapsulation that is not understood
+	encap  bool   // behind an encapsulation that is not understood
+	id     uint64 // of a tunnel, 0 where it names none
+	link   int32  // interface index, 0 where the message names none
+	onlink bool   // the address is taken for a neighbour, whatever the interface's own addresses are
 }
 
 // nexthop is a nexthop object (ip-nexthop(8)): hops of its own, or a group of others.
@@ -43,6 +49,15 @@ type member struct {
 	weight uint32
 }
 
+func (n nexthop) equal(o nexthop) bool {
+	return n.blackhole == o.blackhole && slices.Equal(n.hops, o.hops) && slices.Equal(n.group, o.group)
+}
+
+// contains tells whether a group has one of the objects for a member.
+func (n nexthop) contains(ids map[uint32]struct{}) bool {
+	return slices.ContainsFunc(n.group, func(m member) bool { _, ok := ids[m.id]; return ok })
+}
+
 var errMalformed = errors.New("malformed netlink message")
 
 // Attributes that x/sys does not name.
@@ -50,7 +65,8 @@ const (
 	rtaNexthopID  = 30
 	lwtunnelIP    = 2 // enum lwtunnel_encap_types
 	lwtunnelIP6   = 4
-	lwtunnelIPDst = 2 // enum lwtunnel_ip_t and lwtunnel_ip6_t
+	lwtunnelIPID  = 1 // enum lwtunnel_ip_t and lwtunnel_ip6_t
+	lwtunnelIPDst = 2
 
 	attrTypeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 )
@@ -83,7 +99,7 @@ func decodeRoute(b []byte) (message, error) {
 	if m.family == unix.AF_INET6 {
 		addr = netip.IPv6Unspecified()
 	}
-	only := hop{dead: m.flags&unix.RTNH_F_DEAD != 0}
+	only := hop{dead: m.flags&unix.RTNH_F_DEAD != 0, onlink: m.flags&unix.RTNH_F_ONLINK != 0}
 	gateway := false
 	var encap lwtunnel
 	err := attributes(b[unix.SizeofRtMsg:], func(kind uint16, v []byte) error {
@@ -96,6 +112,8 @@ func decodeRoute(b []byte) (message, error) {
 		case unix.RTA_VIA:
 			gateway = true
 			return viaAddress(v, &only.addr)
+		case unix.RTA_OIF:
+			return index(v, &only.link)
 		case unix.RTA_TABLE:
 			return number(v, &m.table)
 		case unix.RTA_PRIORITY:
@@ -135,7 +153,10 @@ func (m *message) multipath(b []byte) error {
 		if n < unix.SizeofRtNexthop || n > len(b) {
 			return errMalformed
 		}
-		h := hop{dead: b[2]&unix.RTNH_F_DEAD != 0, weight: uint32(b[3]) + 1}
+		h := hop{
+			dead: b[2]&unix.RTNH_F_DEAD != 0, onlink: b[2]&unix.RTNH_F_ONLINK != 0, weight: uint32(b[3]) + 1,
+			link: int32(binary.NativeEndian.Uint32(b[4:])),
+		}
 		var encap lwtunnel
 		err := attributes(b[unix.SizeofRtNexthop:n], func(kind uint16, v []byte) error {
 			switch kind {
@@ -167,12 +188,15 @@ func decodeNexthop(b []byte) (id uint32, n nexthop, err error) {
 	if len(b) < unix.SizeofNhmsg {
 		return 0, nexthop{}, errMalformed
 	}
-	only := hop{dead: binary.NativeEndian.Uint32(b[4:])&unix.RTNH_F_DEAD != 0}
+	flags := binary.NativeEndian.Uint32(b[4:])
+	only := hop{dead: flags&unix.RTNH_F_DEAD != 0, onlink: flags&unix.RTNH_F_ONLINK != 0}
 	var encap lwtunnel
 	err = attributes(b[unix.SizeofNhmsg:], func(kind uint16, v []byte) error {
 		switch kind {
 		case unix.NHA_ID:
 			return number(v, &id)
+		case unix.NHA_OIF:
+			return index(v, &only.link)
 		case unix.NHA_BLACKHOLE:
 			n.blackhole = true
 		case unix.NHA_GATEWAY:
@@ -230,11 +254,33 @@ func (l *lwtunnel) complete(h *hop) error {
 		return nil
 	}
 	return attributes(l.value, func(kind uint16, v []byte) error {
-		if kind != lwtunnelIPDst {
-			return nil
+		switch {
+		case kind == lwtunnelIPDst:
+			return address(v, &h.addr)
+		case kind == lwtunnelIPID && len(v) == 8:
+			h.id = binary.BigEndian.Uint64(v)
 		}
-		return address(v, &h.addr)
+		return nil
 	})
+}
+
+// decodeNeighbor reads struct ndmsg and its attributes. The MAC is zero where no routing daemon has told the kernel one.
+func decodeNeighbor(b []byte) (n neighbor, mac route.MAC, err error) {
+	if len(b) < unix.SizeofNdMsg {
+		return n, mac, errMalformed
+	}
+	n.link = int32(binary.NativeEndian.Uint32(b[4:]))
+	told := b[10]&unix.NTF_EXT_LEARNED != 0
+	err = attributes(b[unix.SizeofNdMsg:], func(kind uint16, v []byte) error {
+		switch {
+		case kind == unix.NDA_DST:
+			return address(v, &n.addr)
+		case kind == unix.NDA_LLADDR && told && len(v) == len(mac):
+			mac = route.MAC(v)
+		}
+		return nil
+	})
+	return n, mac, err
 }
 
 func address(v []byte, to *netip.Addr) error {
@@ -252,6 +298,13 @@ func viaAddress(v []byte, to *netip.Addr) error {
 		return errMalformed
 	}
 	return address(v[2:], to)
+}
+
+func index(v []byte, to *int32) error {
+	var n uint32
+	err := number(v, &n)
+	*to = int32(n)
+	return err
 }
 
 func number(v []byte, to *uint32) error {

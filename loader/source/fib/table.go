@@ -16,6 +16,7 @@ type table struct {
 type path struct {
 	target
 	metric uint32
+	object uint32 // nexthop object it uses, 0 for none
 	next   *path
 }
 

@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ const (
 	manyHops    = "a route with more than 64 next hops"
 	otherEncap  = "a next hop behind an encapsulation other than ip or ip6"
 	otherType   = "a route type other than unicast, blackhole, unreachable and prohibit"
+	otherVNI    = "a next hop behind a tunnel whose id is not the tenant's VNI"
 	policyRoute = "a route for one TOS or one source only"
 	notMobile   = "a multicast or link-local prefix does not move"
 	allDead     = "a route whose next hops are all down"
@@ -35,67 +37,51 @@ func (s *Source) target(t *table, m message) (to target, reason string, sure boo
 	case m.kind != unix.RTN_UNICAST:
 		return target{}, otherType, true
 	}
-	hops := m.hops
-	if hops == nil {
-		var reject bool
-		if hops, reject, sure = s.objectHops(m.object); reject {
-			return target{}, "", sure
-		}
-		if !sure {
-			return target{}, noNextHop, false
-		}
+	if m.hops == nil {
+		return s.resolve(t, m.object)
 	}
-	list, site, reason := s.locators(t, hops)
-	if reason != "" {
-		return target{}, reason, true
-	}
-	return target{via: s.interner.Via(list), site: site}, "", true
+	to, reason = s.join(t, m.hops)
+	return to, reason, true
 }
 
-// objectHops resolves a nexthop object.
-func (s *Source) objectHops(id uint32) (hops []hop, reject, sure bool) {
-	n, ok := s.nexthops[id]
-	if !ok {
-		return nil, false, false
+// join makes one target of next hops.
+func (s *Source) join(t *table, hops []hop) (to target, reason string) {
+	list, site, reason := s.locators(t, hops)
+	if reason != "" {
+		return target{}, reason
 	}
-	for _, m := range n.group { // groups do not nest
-		g, ok := s.nexthops[m.id]
-		if !ok {
-			return nil, false, false
-		}
-		for _, h := range g.hops {
-			h.weight = m.weight
-			hops = append(hops, h)
-		}
-	}
-	return append(hops, n.hops...), n.blackhole, true
+	return target{via: s.interner.Via(list), site: site}, ""
 }
 
 // locators turns next hops into locators: dead ones are left out, equal ones share a locator. The site is named
 // when all of them are known to belong to one.
 func (s *Source) locators(t *table, hops []hop) (list []route.Locator, site, reason string) {
+	var weights []uint32 // of the locators; 0: a locator's own
 	for _, h := range hops {
+		addr := h.addr.Unmap() // in routes to IPv6, an IPv4 tunnel end is spelled so
 		switch {
 		case h.encap:
 			return nil, "", otherEncap
-		case !h.addr.IsValid():
+		case h.id != 0 && t.VNI != 0 && h.id != uint64(t.VNI):
+			return nil, "", otherVNI
+		case !addr.IsValid():
 			return nil, "", noNextHop
-		case !h.addr.IsGlobalUnicast() || h.addr.Is4In6():
+		case !addr.IsGlobalUnicast():
 			return nil, "", badNextHop
 		case h.dead:
 			continue
 		}
-		l, at, ok := s.known(h.addr)
-		if !ok {
-			l, at = t.Locator, ""
+		if i := slices.IndexFunc(list, func(l route.Locator) bool { return l.Address == addr }); i >= 0 {
+			weights[i] += h.weight
+			continue
 		}
+		l, at := s.locator(t, h, addr)
 		if len(list) == 0 {
 			site = at
 		} else if site != at {
 			site = ""
 		}
-		l.Address = h.addr
-		list = share(list, l, h.weight)
+		list, weights = append(list, l), append(weights, h.weight)
 	}
 	switch {
 	case len(list) == 0:
@@ -103,22 +89,33 @@ func (s *Source) locators(t *table, hops []hop) (list []route.Locator, site, rea
 	case len(list) > maxLocators:
 		return nil, "", manyHops
 	}
+	if len(list) > 1 {
+		weigh(list, weights)
+	}
 	// The kernel names siblings in any order; one set of next hops is one list.
 	slices.SortFunc(list, func(a, b route.Locator) int { return a.Address.Compare(b.Address) })
 	return list, site, ""
 }
 
-// share adds a locator with a next hop's weight, or the weight to the same locator. A weight of the kernel may be
-// larger than a locator's can be.
-func share(list []route.Locator, l route.Locator, weight uint32) []route.Locator {
-	for i := range list {
-		if list[i].Address == l.Address {
-			list[i].Weight = uint8(min(uint32(list[i].Weight)+weight, 255))
-			return list
+// locator completes a next hop by what the configuration, the table and the kernel's neighbours say of it.
+func (s *Source) locator(t *table, h hop, addr netip.Addr) (l route.Locator, site string) {
+	l, site, ok := s.known(addr)
+	if !ok {
+		l, site = t.Locator, ""
+	}
+	l.Address = addr
+	if h.onlink && l.RouterMAC.IsZero() {
+		l.RouterMAC = s.routerMAC(neighbor{h.link, h.addr})
+	}
+	return l, site
+}
+
+// weigh gives locators the weights of their next hops, in proportion where the kernel's are larger than a locator's can be.
+func weigh(list []route.Locator, weights []uint32) {
+	largest := max(slices.Max(weights), 255)
+	for i, w := range weights {
+		if w != 0 {
+			list[i].Weight = uint8(max(uint64(w)*255/uint64(largest), 1))
 		}
 	}
-	if weight != 0 {
-		l.Weight = uint8(min(weight, 255))
-	}
-	return append(list, l)
 }
