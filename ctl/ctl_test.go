@@ -124,8 +124,8 @@ func TestWrongCommandLines(t *testing.T) {
 	}{
 		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
 		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
-		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, import, export"},
-		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, import, export"},
+		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, watch, import, export"},
+		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},
 		{"status --vlan 3", 2, "roamctl status takes no flag --vlan\n  known are: --socket, --pin, --output, --help"},
 		{"status -o xml", 2, "output \"xml\" is unknown\n  use -o table or -o json"},

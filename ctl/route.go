@@ -30,8 +30,14 @@ func routeCommand() *cli.Command {
 			&cli.StringFlag{Name: "within", Usage: "equal to or inside `PREFIX` only"},
 			&cli.BoolFlag{Name: "best", Usage: "what won only"}),
 		command("get", "which routes cover an address, and which won", "ADDRESS", routeGet, tenantFlag()),
+		command("watch", "what wins, and every change of it, until interrupted; JSON comes as lines", "", routeWatch,
+			tenantFlag(),
+			&cli.StringFlag{Name: "source", Usage: "won by `SOURCE` only"},
+			&cli.StringFlag{Name: "within", Usage: "equal to or inside `PREFIX` only"}),
 		command("import", "inject the routes of a file, - for standard input: all or nothing", "FILE", routeImport,
-			formatFlag(), &cli.BoolFlag{Name: "progress", Usage: "show progress also where standard error is no terminal"}),
+			formatFlag(), &cli.BoolFlag{Name: "progress", Usage: "show progress also where standard error is no terminal"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "inject and withdraw line by line as the list grows, also over restarts of the daemon; a wrong line is named"},
+			&cli.StringFlag{Name: "at-end", Value: "keep", Usage: "with --follow: `keep or withdraw` what the list has put when it ends"}),
 		command("export", "write the injected routes as import takes them", "", routeExport, formatFlag(), tenantFlag()),
 	)
 }

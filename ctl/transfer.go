@@ -15,6 +15,9 @@ import (
 )
 
 func routeImport(c *cli.Context) error {
+	if c.Bool("follow") {
+		return routeFollow(c)
+	}
 	name := c.Args().First()
 	var in io.Reader = c.App.Reader
 	var size int64

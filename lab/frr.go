@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// FRR is a routing suite in a namespace: zebra, and bgpd or bfdd.
+// FRR is a routing suite in a namespace: zebra, and bgpd, bfdd or staticd.
 type FRR struct {
 	*Namespace
 	BGP, BFD, Zebra *Process
@@ -21,6 +21,15 @@ func (n *Namespace) FRR(zebra, bgp string) *FRR {
 	n.lab.Helper()
 	f := n.newFRR(map[string]string{"zebra": zebra, "bgpd": bgp})
 	f.StartBGP()
+	return f
+}
+
+// FRRStatic starts zebra and staticd, with the lines of its configuration.
+func (n *Namespace) FRRStatic(static string) *FRR {
+	n.lab.Helper()
+	f := n.newFRR(map[string]string{"zebra": "", "staticd": static})
+	f.daemon("staticd")
+	f.answers("staticd", "show version")
 	return f
 }
 

@@ -11,6 +11,7 @@ import (
 	"roam/loader/api"
 	"roam/loader/config"
 	"roam/loader/datapath"
+	"roam/loader/feed"
 	"roam/loader/metrics"
 	"roam/loader/rib"
 	"roam/loader/route"
@@ -19,7 +20,7 @@ import (
 
 // backend answers the control socket from the parts of the daemon.
 func (d *daemon) backend() api.Backend {
-	return api.Backend{Observer: observer{d}, Recorder: d.events, Routes: routes{d}, Injector: injector{d}, Operator: operator{d}, Names: names{d}}
+	return api.Backend{Observer: observer{d}, Recorder: d.events, Routes: routes{d}, Feed: changes{d.feed, d}, Injector: injector{d}, Operator: operator{d}, Names: names{d}}
 }
 
 // injector implements api.Injector over the source of injected routes.
@@ -123,6 +124,14 @@ func (r routes) Walk(ctx context.Context, filter api.Filter, f func(*api.Claim) 
 		return nil
 	})
 }
+
+// changes implements api.Feed.
+type changes struct {
+	*feed.Feed
+	d *daemon
+}
+
+func (c changes) Settled() <-chan struct{} { return c.d.rib.AllSynced() }
 
 // siteFilter chooses the claims that name a site or lead to one of its locators; "" is all.
 func siteFilter(c *config.Config, site string) func(*route.Claim) bool {

@@ -28,6 +28,7 @@ var ours = map[string][]string{
 	"roam/loader/lan":    {"roam/loader/route"},
 	"roam/loader/radv":   {"roam/loader/route"},
 	"roam/loader/event":  {},
+	"roam/loader/feed":   {"roam/loader/route"},
 	"roam/loader/bfd":    {},
 	"roam/loader/api":    {"roam/loader/route", "roam/loader/event"},
 

@@ -26,6 +26,7 @@ import (
 	"roam/loader/config"
 	"roam/loader/datapath"
 	"roam/loader/event"
+	"roam/loader/feed"
 	"roam/loader/host"
 	"roam/loader/lan"
 	"roam/loader/metrics"
@@ -65,6 +66,7 @@ type daemon struct {
 	bgp     *bgp.Source
 	bfd     *bfd.Speaker
 	inject  *apisource.Source
+	feed    *feed.Feed
 	radv    *radv.Advertiser
 	lan     *lan.Refresher
 	server  *api.Server
@@ -124,6 +126,8 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.lan.Set(shown(cfg))
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
+	d.feed = feed.New()
+	d.rib.AddSink(d.feed)
 	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: d.silent})
 	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
 	d.metrics = prometheus.NewRegistry()

@@ -14,6 +14,7 @@ type Backend struct {
 	Observer
 	Recorder
 	Routes
+	Feed
 	Injector
 	Operator
 	Names

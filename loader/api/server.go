@@ -98,6 +98,8 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/routes/lookup":  s.lookup,
 		"POST /v1/routes/flush":  s.flush,
 		"POST /v1/routes/import": s.importRoutes,
+		"POST /v1/routes/put":    s.putRoutes,
+		"GET /v1/routes/watch":   s.watch,
 		"GET /v1/routes/export":  s.exportRoutes,
 		"GET /v1/hosts":          s.hosts,
 		"GET /v1/hosts/{host}":   s.host,

@@ -13,6 +13,7 @@ import (
 
 	"roam/loader/api"
 	"roam/loader/event"
+	"roam/loader/feed"
 	"roam/loader/route"
 )
 
@@ -26,11 +27,16 @@ type Daemon struct {
 	Events    *event.Log // those of Happened where nil
 	Failure   error      // of every method, where set
 	Explained api.ExplainRequest
+
+	*feed.Feed // of what wins; made with the backend
 }
 
 // Backend returns the daemon as the server wants it.
 func (d *Daemon) Backend() api.Backend {
-	return api.Backend{Observer: d, Recorder: d.events(), Routes: d, Injector: d, Operator: d, Names: d}
+	if d.Feed == nil {
+		d.Feed = feed.New()
+	}
+	return api.Backend{Observer: d, Recorder: d.events(), Routes: d, Feed: d, Injector: d, Operator: d, Names: d}
 }
 
 // Happened is what the daemon remembers unless told otherwise.
@@ -103,6 +109,11 @@ func (d *Daemon) put(source string, c route.Claim) {
 	d.rank(c.Key)
 }
 
+func (d *Daemon) injected(key route.Key) bool {
+	from, to := d.find(key)
+	return slices.ContainsFunc(d.Claims[from:to], func(c api.Claim) bool { return c.Source == api.SourceName })
+}
+
 func (d *Daemon) remove(source string, key route.Key) bool {
 	from, to := d.find(key)
 	for i := from; i < to; i++ {
@@ -124,6 +135,26 @@ func (d *Daemon) rank(key route.Key) {
 			d.Claims[i].Why = func() string { return source + " wins" }
 		}
 	}
+	d.tell(key)
+}
+
+// tell has the feed know what wins for a key.
+func (d *Daemon) tell(key route.Key) {
+	if d.Feed == nil {
+		return
+	}
+	decision := route.Decision{Claim: route.Claim{Key: key}, Gone: true}
+	if from, to := d.find(key); from < to {
+		decision = route.Decision{Claim: d.Claims[from].Claim, Source: d.Claims[from].Source}
+	}
+	_ = d.Apply(context.Background(), []route.Decision{decision}) // never fails
+}
+
+// Settled implements api.Feed: this daemon has no start.
+func (d *Daemon) Settled() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }
 
 // Status implements api.Observer.
@@ -222,14 +253,21 @@ func (d *Daemon) Inject(_ context.Context, changes []route.Change) error {
 			d.Claims = append(d.Claims, api.Claim{Claim: changes[i].Claim, Source: api.SourceName, Best: true})
 		}
 		slices.SortFunc(d.Claims, func(a, b api.Claim) int { return compare(a.Key, b.Key) })
+		for i := range d.Claims {
+			d.tell(d.Claims[i].Key)
+		}
 		return nil
 	}
-	for i := range changes {
-		switch {
-		case !changes[i].Withdraw:
-			d.put(api.SourceName, changes[i].Claim)
-		case !d.remove(api.SourceName, changes[i].Key):
+	for i := range changes { // before any is applied
+		if changes[i].Withdraw && !d.injected(changes[i].Key) {
 			return &api.Error{Message: changes[i].Prefix.String() + " was not injected", Hint: "roamctl route get shows who says so", Status: 404}
+		}
+	}
+	for i := range changes {
+		if changes[i].Withdraw {
+			d.remove(api.SourceName, changes[i].Key)
+		} else {
+			d.put(api.SourceName, changes[i].Claim)
 		}
 	}
 	return nil
@@ -240,7 +278,11 @@ func (d *Daemon) Flush(context.Context) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	before := len(d.Claims)
+	gone := slices.Clone(d.Claims)
 	d.Claims = slices.DeleteFunc(d.Claims, func(c api.Claim) bool { return c.Source == api.SourceName })
+	for i := range gone {
+		d.rank(gone[i].Key)
+	}
 	return before - len(d.Claims), d.Failure
 }
 
