@@ -84,14 +84,7 @@ func (g *Gateway) CPU() time.Duration {
 func (g *Gateway) Memory() (anonymous, maps int) {
 	g.lab.Helper()
 	pid := g.Daemon.PID()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	g.lab.must(err, "read the daemon's memory")
-	for line := range strings.Lines(string(status)) {
-		if n := 0; strings.HasPrefix(line, "RssAnon:") {
-			_, _ = fmt.Sscanf(line, "RssAnon: %d kB", &n)
-			anonymous = n << 10
-		}
-	}
+	anonymous = Anonymous(pid)
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fdinfo", pid))
 	g.lab.must(err, "list the daemon's files")
 	seen := map[int]bool{}
@@ -109,4 +102,16 @@ func (g *Gateway) Memory() (anonymous, maps int) {
 		}
 	}
 	return anonymous, maps
+}
+
+// Anonymous is the anonymous memory of a process in bytes, 0 where it has ended.
+func Anonymous(pid int) (bytes int) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if n := 0; strings.HasPrefix(line, "RssAnon:") {
+			_, _ = fmt.Sscanf(line, "RssAnon: %d kB", &n)
+			bytes = n << 10
+		}
+	}
+	return bytes
 }

@@ -35,7 +35,16 @@ func main() {
 	out := flag.String("out", "perf/results", "folder for the results")
 	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
 	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
+	ofBGP := flag.Bool("bgp", false, "measure the control plane instead: EVPN hosts of a BGP neighbour, beside FRR; needs 5 GB")
+	hosts := flag.Int("hosts", 1_000_000, "with -bgp: how many")
 	flag.Parse()
+	if *ofBGP {
+		if err := runBGP(*hosts, *out); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	p := plan{
 		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
 		rounds: 7, repeats: 1 << 20, budget: 5 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20,
