@@ -468,12 +468,12 @@ func TestRouters(t *testing.T) {
 	s := newSpace(t)
 	s.batch(`link add br7001 type bridge
 link set br7001 up
+neigh add 192.0.2.9 lladdr 02:00:00:00:00:07 dev br7001
 route add 10.1.0.7/32 via 192.0.2.9 dev br7001 onlink table 100
 route add 2001:db8:1::7 via ::ffff:192.0.2.9 dev br7001 onlink table 100
 `)
 	_, heard := s.follow(Options{Tables: []Table{table100}})
-	heard.has(t, "10.1.0.7/32", "192.0.2.9*100")
-	s.ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:07 dev br7001") // anybody's
+	heard.has(t, "10.1.0.7/32", "192.0.2.9*100") // the neighbour is anybody's
 	s.ip("neigh replace 192.0.2.9 lladdr 02:00:00:00:00:09 dev br7001 extern_learn")
 	heard.has(t, "10.1.0.7/32", "192.0.2.9*100@02:00:00:00:00:09")
 	heard.has(t, "2001:db8:1::7/128", "192.0.2.9*100")
@@ -631,6 +631,7 @@ func TestRandom(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	s := newSpace(t)
+	setCompat(t, random.IntN(2))
 	source, heard := s.follow(Options{Tables: []Table{table100}})
 	for round := range 20 {
 		var b strings.Builder
@@ -664,7 +665,23 @@ func randomCommand(r *rand.Rand) string {
 		family = "-6 "
 	}
 	metric := fmt.Sprintf("metric %d", 10+10*r.IntN(3))
-	switch r.IntN(5) {
+	// Objects 1 to 3 and the groups 7 and 8 of them are of IPv4, 11 to 13, 17 and 18 of IPv6.
+	base := 0
+	if family != "" {
+		base = 10
+	}
+	switch r.IntN(9) {
+	case 5:
+		return fmt.Sprintf("%snexthop replace id %d via %s dev wan0\n", family, base+1+r.IntN(3), hop)
+	case 6:
+		return fmt.Sprintf("nexthop replace id %d group %d,%d/%d,%d\n", base+7+r.IntN(2), base+1, 1+r.IntN(9), base+2+r.IntN(2), 1+r.IntN(9))
+	case 7:
+		if r.IntN(3) == 0 {
+			return fmt.Sprintf("nexthop del id %d\n", base+[]int{1, 2, 3, 7, 8}[r.IntN(5)])
+		}
+		fallthrough
+	case 8:
+		return fmt.Sprintf("%sroute %s %s nhid %d table 100 %s\n", family, verb, prefix, base+[]int{1, 2, 3, 7, 8}[r.IntN(5)], metric)
 	case 0:
 		return fmt.Sprintf("%sroute %s blackhole %s table 100 %s\n", family, verb, prefix, metric)
 	case 1:
