@@ -20,7 +20,7 @@ KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 
-.PHONY: help build install deb generate dashboards demo test test-kernels check bench fuzz clean lab-tools
+.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-bgp fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ fuzz: lab-tools ## the parsers and the packet walk, FUZZTIME each; ROAM_PACKETS 
 
 bench: lab-tools ## the performance suite with its peers, as ratios from one run
 	go run ./perf
+
+bench-bgp: lab-tools ## a million EVPN hosts of a BGP neighbour, beside FRR and the kernel; needs 5 GB
+	go run ./perf -bgp
 
 clean: ## remove what was built
 	rm -rf bin

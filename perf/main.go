@@ -3,6 +3,8 @@
 //
 // Every row is measured once in every round, so that whatever drifts meanwhile moves all of them; medians and ratios of
 // a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
+//
+// With -bgp it measures the control plane instead: see bgp.go.
 package main
 
 import (

@@ -617,10 +617,8 @@ func TestOverrun(t *testing.T) {
 	}
 	s.batch(burst.String())
 	close(gate)
-	heard.await(t, "all routes of the burst", func() bool { return len(heard.claims) == n })
-	if source.Status().Overruns == 0 {
-		t.Error("the burst did not overrun the socket: the test shows nothing")
-	}
+	// A dump that was due anyway may find all of them before the loss is heard of, which asks for one more.
+	heard.await(t, "all routes of the burst, after an overrun", func() bool { return len(heard.claims) == n && source.Status().Overruns > 0 })
 	s.ip("route flush table 100")
 	heard.await(t, "all routes to be gone", func() bool { return len(heard.claims) == 0 })
 }
