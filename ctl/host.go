@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -16,15 +17,16 @@ func hostCommand() *cli.Command {
 		command("show", "one host", "ADDRESS", hostShow, tenantFlag()),
 		command("move", "say where a host lives from now on; destination first, then the site it left", "ADDRESS", hostMove,
 			tenantFlag(), &cli.StringFlag{Name: "to", Usage: "to `SITE`, a configured one or the daemon's own"}),
+		command("clear", "free a host that is frozen because it moved too often", "ADDRESS", hostClear, tenantFlag()),
 	)
 }
 
 func hostList(c *cli.Context) error {
-	out := newList(c, "ADDRESS", "TENANT", "SITE", "VIA", "MAC", "SOURCE", "AGE")
+	out := newList(c, "ADDRESS", "TENANT", "STATE", "SITE", "VIA", "MAC", "SOURCE", "AGE")
 	return out.end(client(c).Hosts(c.Context, c.String("tenant"), func(line []byte) error {
 		return out.add(line, func() ([]any, error) {
 			h, target, err := out.decode(line)
-			return []any{h.Address, h.Tenant, h.Site, target, h.MAC, h.Source, age(h.AgeSeconds)}, err
+			return []any{h.Address, h.Tenant, h.State, h.Site, target, h.MAC, h.Source, age(h.AgeSeconds)}, err
 		})
 	}))
 }
@@ -45,6 +47,7 @@ func hostShow(c *cli.Context) error {
 		}{
 			{"address", h.Address},
 			{"tenant", h.Tenant},
+			{"state", h.State + until(h.Until)},
 			{"site", h.Site},
 			{"here", yes(h.Here)},
 			{"via", via(h.Via, h.Local, false)},
@@ -56,7 +59,36 @@ func hostShow(c *cli.Context) error {
 		} {
 			row(w, line.name, line.value)
 		}
+		for _, e := range h.History {
+			row(w, e.Time.Local().Format(time.DateTime), sentence(e))
+		}
 	})
+}
+
+// until says when a frozen host recovers.
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(" until " + time.DateTime)
+}
+
+func sentence(e api.Event) string {
+	if e.Why == "" {
+		return e.What
+	}
+	return e.What + ": " + e.Why
+}
+
+func hostClear(c *cli.Context) error {
+	a, err := addressArgument(c, 0)
+	if err != nil {
+		return err
+	}
+	if err := client(c).Clear(c.Context, api.Clear{Address: a, Tenant: c.String("tenant")}); err != nil {
+		return err
+	}
+	return done(c, "%s is free to move", a)
 }
 
 func hostMove(c *cli.Context) error {

@@ -124,6 +124,7 @@ type listed struct {
 	Prefix     string          `json:"prefix"`
 	Address    string          `json:"address"`
 	Tenant     string          `json:"tenant"`
+	State      string          `json:"state"`
 	Via        json.RawMessage `json:"via"`
 	Local      json.RawMessage `json:"local"`
 	Reject     bool            `json:"reject"`

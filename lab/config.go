@@ -28,6 +28,7 @@ type Config struct {
 	Foreign    []string // MACs of gateways elsewhere, whose frames are to be routed
 	Source     string   // datapath.source_check, empty for the default
 	Hold       string   // empty for the default
+	Mobility   string   // the whole mapping, as text, in place of Hold; empty for none
 	KeepTTL    bool     // no TTL is taken between hosts of the subnet
 	RouteFile  string
 	FIBTable   int

@@ -102,7 +102,7 @@ func (r routes) Lookup(ctx context.Context, tenant route.TenantID, address netip
 	var out []api.Claim
 	for _, e := range entries {
 		for i := range e.Claims {
-			out = append(out, claimOf(&e, i))
+			out = append(out, r.d.claimOf(&e, i))
 		}
 	}
 	return out, err
@@ -113,7 +113,7 @@ func (r routes) Walk(ctx context.Context, filter api.Filter, f func(*api.Claim) 
 	at := siteFilter(r.d.config.Load(), filter.Site)
 	return r.d.rib.Walk(ctx, within, func(e rib.Entry) error {
 		for i := range e.Claims {
-			c := claimOf(&e, i)
+			c := r.d.claimOf(&e, i)
 			if filter.Best && !c.Best || filter.Source != "" && c.Source != filter.Source || !at(&c.Claim) {
 				continue
 			}
@@ -149,11 +149,11 @@ func siteFilter(c *config.Config, site string) func(*route.Claim) bool {
 	}
 }
 
-func claimOf(e *rib.Entry, i int) api.Claim {
+func (d *daemon) claimOf(e *rib.Entry, i int) api.Claim {
 	held := &e.Claims[i]
 	c := api.Claim{Claim: held.Claim, Source: held.Source, Preference: held.Preference, Age: held.Age, Best: i == 0}
 	if i == 0 {
-		c.Why = e.Why
+		c.Why, c.Mobility = e.Why, d.mobility(e)
 	}
 	return c
 }

@@ -146,6 +146,7 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	})
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
+		Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d},
 	})
 	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: known})
 	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)

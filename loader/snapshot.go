@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"roam/loader/host"
 	"roam/loader/metrics"
 )
 
@@ -40,6 +41,11 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	}
 	for _, n := range seen {
 		s.Sightings = append(s.Sightings, metrics.Sightings{Kind: n.Kind, Count: n.Count})
+	}
+	hosts := d.hosts.Status()
+	s.Frozen = hosts.Frozen
+	for _, o := range host.Outcomes {
+		s.Claims = append(s.Claims, metrics.Claims{Outcome: string(o), Count: hosts.Claims[o]})
 	}
 	s.Generation = d.plane.Generation()
 	return s, d.ribSnapshot(ctx, &s)

@@ -19,7 +19,7 @@ func frr(t *testing.T) *lab.Sites {
 	gw1 := s.GW[lab.DC1]
 	c := &gw1.Config
 	c.BGP = &lab.BGP{ASN: 65001, Neighbors: []string{"{address: 192.0.2.2, asn: 65002}"}}
-	c.GatewayMAC, c.L2VNI, c.Peers = "02:00:5e:10:00:01", 10, nil
+	c.GatewayMAC, c.L2VNI, c.Peers, c.Mobility = "02:00:5e:10:00:01", 10, nil, often
 	gw1.Sysctl("net.ipv4.conf.lan0.arp_accept", "1")
 	gw1.Sysctl("net.ipv6.conf.lan0.accept_untracked_na", "2")
 	gw1.Up()

@@ -40,6 +40,9 @@ func TestHotMove(t *testing.T) {
 	} {
 		t.Run(how.name, func(t *testing.T) {
 			s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+			for _, g := range s.GW {
+				g.Config.Mobility = often
+			}
 			peers(t, s, "")
 			h11, h12, h21 := s.H("h11"), s.H("h12"), s.H("h21")
 			for _, h := range []*lab.Host{h11, h12, h21} {

@@ -36,6 +36,13 @@ type Claim struct {
 	Best       bool
 	Why        func() string // what the best one won by; nil for the others
 	Age        time.Duration // since it last changed
+	Mobility   Mobility      // of a host
+}
+
+// Mobility is what a host is doing.
+type Mobility struct {
+	State string    // here, away, held, leaving, frozen, sticky
+	Until time.Time // of a frozen host: when it recovers, zero for by hand
 }
 
 // Filter chooses among claims; zero fields choose everything.
@@ -71,6 +78,8 @@ type Operator interface {
 	Explain(ctx context.Context, request ExplainRequest) (Explanation, error)
 	Doctor(ctx context.Context) (List[Check], error)
 	Reload(ctx context.Context) (Reloaded, error)
+	// Clear frees a host that is frozen; false if it is not.
+	Clear(key route.Key) bool
 }
 
 // Names translates between what people say and numbers.

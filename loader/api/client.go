@@ -132,6 +132,11 @@ func (c *Client) Move(ctx context.Context, m Move) error {
 	return c.post(ctx, "/v1/hosts/move", m, nil)
 }
 
+// Clear frees a host that is frozen.
+func (c *Client) Clear(ctx context.Context, host Clear) error {
+	return c.post(ctx, "/v1/hosts/clear", host, nil)
+}
+
 // RoutesQuery chooses among routes; zero fields choose everything.
 type RoutesQuery struct {
 	Tenant, Source, Site string

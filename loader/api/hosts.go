@@ -19,12 +19,13 @@ func (s *Server) hosts(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := newStream(w, string(JSONL))
 	links := make(links)
-	err = s.backend.Walk(r.Context(), filter, func(c *Claim) error { return out.line(hostOf(s.route(c, links))) })
+	err = s.backend.Walk(r.Context(), filter, func(c *Claim) error { return out.line(hostOf(s.route(c, links), c.Mobility)) })
 	return s.end(out, r, err)
 }
 
-func hostOf(r Route) Host {
+func hostOf(r Route, m Mobility) Host {
 	return Host{
+		State: m.State, Until: m.Until,
 		Address: r.Prefix.Addr(), Tenant: r.Tenant, Here: r.Local != nil, Site: r.Site, Via: r.Via, Local: r.Local,
 		MAC: r.MAC, Source: r.Source, Sequence: r.Sequence, Pinned: r.Pinned, AgeSeconds: r.AgeSeconds,
 	}
@@ -50,7 +51,36 @@ func (s *Server) host(w http.ResponseWriter, r *http.Request) error {
 			Status:  http.StatusNotFound,
 		}
 	}
-	return reply(w, hostOf(s.route(&claims[0], make(links))))
+	h := hostOf(s.route(&claims[0], make(links)), claims[0].Mobility)
+	for _, e := range s.backend.Since(0).Events {
+		if e.Subject == a.String() && e.Tenant == h.Tenant {
+			h.History = append(h.History, Event(e))
+		}
+	}
+	return reply(w, h)
+}
+
+// clear frees a host that moved too often.
+func (s *Server) clear(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	var c Clear
+	if err := body(w, r, &c); err != nil {
+		return err
+	}
+	a, tenant, err := s.address(c.Address.String(), c.Tenant)
+	if err != nil {
+		return err
+	}
+	if !s.backend.Clear(route.KeyOf(tenant, a)) {
+		return &Error{
+			Message: fmt.Sprintf("host %s of tenant %s is not frozen", a, s.backend.TenantName(tenant)),
+			Hint:    "roamctl host list shows what each host is doing",
+			Status:  http.StatusNotFound,
+		}
+	}
+	return reply(w, Clear{Address: a, Tenant: s.backend.TenantName(tenant)})
 }
 
 // move injects where a host lives from now on. What is known of its MAC address moves with it.

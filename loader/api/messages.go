@@ -18,6 +18,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"time"
 
 	"roam/loader/route"
 )
@@ -186,6 +187,8 @@ type Found struct {
 type Host struct {
 	Address    netip.Addr `json:"address"`
 	Tenant     string     `json:"tenant"`
+	State      string     `json:"state"` // as docs/mobility.md draws them
+	Until      time.Time  `json:"frozen_until,omitzero"`
 	Here       bool       `json:"here"`
 	Site       string     `json:"site,omitempty"`
 	Via        []Locator  `json:"via,omitempty"`
@@ -195,6 +198,13 @@ type Host struct {
 	Sequence   uint32     `json:"sequence"`
 	Pinned     bool       `json:"pinned"`
 	AgeSeconds float64    `json:"age_seconds"`
+	History    []Event    `json:"history,omitempty"` // of a single host: what the log of events still has of it, oldest first
+}
+
+// Clear is the body of POST /v1/hosts/clear, and its answer.
+type Clear struct {
+	Address netip.Addr `json:"address"`
+	Tenant  string     `json:"tenant,omitempty"`
 }
 
 // Move is the body of POST /v1/hosts/move.

@@ -81,6 +81,7 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Found{},
 		api.Host{},
 		api.Move{},
+		api.Clear{},
 		api.Site{},
 		api.SiteLocator{},
 		api.Session{},

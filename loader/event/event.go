@@ -23,6 +23,8 @@ type Kind string
 const (
 	Move         Kind = "move"          // a host lives elsewhere than before
 	Claim        Kind = "claim"         // another source has the word about a host, which stays where it is
+	Frozen       Kind = "frozen"        // a host moved too often: it stays where it was
+	Thawed       Kind = "thawed"        // and is free again
 	LocatorUp    Kind = "locator_up"    // the underlay knows the way to a tunnel end
 	LocatorDown  Kind = "locator_down"  // and no longer
 	PortUp       Kind = "port_up"       // the program runs on a port
@@ -40,14 +42,14 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
 // level says how loudly a kind is logged: what an operator has to act on is a warning.
 func (k Kind) level() slog.Level {
 	switch k {
-	case LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
+	case Frozen, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

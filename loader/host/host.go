@@ -34,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -54,6 +55,7 @@ type Segment struct {
 	Own     []netip.Addr // this gateway's
 	Routers []netip.Addr // other routers on the segment; link-local ones, too
 	NotHost []route.MAC  // MACs that are never a host's: the gateway's, foreign ones
+	Freeze  Freeze       // how often a host may move
 }
 
 // Options of a Source.
@@ -70,6 +72,13 @@ type Options struct {
 	// with, by its address or its MAC, and whether they do so at another site. Called from Run's goroutine.
 	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
 
+	// Tell, if set, hears what an operator should know. Called from Run's goroutine; must not call back.
+	Tell func(Notice)
+
+	// State is a file that keeps which hosts are frozen over restarts, with tenants by the names that Names knows; "" for none.
+	State string
+	Names Names
+
 	// ReceiveBuffer is the netlink socket's, in bytes; default 4 MiB.
 	ReceiveBuffer int
 }
@@ -81,6 +90,8 @@ type Status struct {
 	Dumps    uint64
 	Overruns uint64
 	Unheeded uint64 // signs of hosts that were one too many
+	Frozen   int
+	Claims   map[Outcome]uint64 // that were not simply taken
 }
 
 // Source follows the neighbour table. It implements route.Source and route.Sink; all methods but Run may be called
@@ -90,6 +101,10 @@ type Source struct {
 	site   string
 	macsTo func(int, route.MAC, bool)
 	others func(route.Key, route.MAC) (uint32, bool, bool)
+	tell   func(Notice)
+	state  string
+	names  Names
+	now    func() time.Time
 	buffer int
 	wake   chan struct{} // something below asks for attention
 	signs  chan Sign
@@ -97,15 +112,17 @@ type Source struct {
 	mu       sync.Mutex // guards what follows; never held while waiting
 	segments []Segment
 	replaced bool // segments are new
-	forget   []entry
+	forget   []leave
 	resolve  []entry
 	departed map[departure]uint32 // stations that others announce, with what sequence
 	adopt    map[entry]uint32     // hosts that another gateway of our site announces, with what sequence
 	here     map[route.Key]entry  // the hosts that are claimed
 	ports    map[int]*port        // by index of the interface that holds the neighbours
 	status   Status
+	freezer  *freezer // locks itself
 
 	// Of Run's goroutine.
+	out        outside
 	neighbours map[entry]neighbour
 	told       map[entry]told
 	stations   map[station]presence
@@ -113,6 +130,7 @@ type Source struct {
 	lost       map[entry]int       // removed by the kernel for want of use: attempts left
 	hints      map[entry]int       // showed themselves and have not answered: attempts left
 	searches   map[entry]time.Time // wanted and looked for: until when not again
+	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
 	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
 	dumped     bool                // once at least
 	ticks      int
@@ -177,11 +195,15 @@ func New(o Options) *Source {
 	if o.Sequence == nil {
 		o.Sequence = func(route.Key, route.MAC) (uint32, bool, bool) { return 0, false, false }
 	}
+	if o.Tell == nil {
+		o.Tell = func(Notice) {}
+	}
 	if o.ReceiveBuffer == 0 {
 		o.ReceiveBuffer = defaultBuffer
 	}
 	return &Source{
 		log: o.Log, site: o.Site, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),
@@ -194,6 +216,7 @@ func New(o Options) *Source {
 		lost:       make(map[entry]int),
 		hints:      make(map[entry]int),
 		searches:   make(map[entry]time.Time),
+		leaving:    make(map[entry]struct{}),
 	}
 }
 
@@ -208,7 +231,9 @@ func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
-	st.Hosts = len(s.here)
+	st.Hosts, st.Claims = len(s.here), maps.Clone(st.Claims)
+	frozen, _ := s.freezer.all()
+	st.Frozen = len(frozen)
 	return st
 }
 
@@ -226,7 +251,7 @@ func (s *Source) Forget(tenant route.TenantID, addr netip.Addr) {
 	s.mu.Lock()
 	e, ok := s.here[hostKey(tenant, addr)]
 	if ok {
-		s.forget = append(s.forget, e)
+		s.forget = append(s.forget, leave{entry: e})
 	}
 	s.mu.Unlock()
 	if ok {
@@ -291,7 +316,7 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 			}
 		case d.Via != nil:
 			if e, ok := s.here[d.Key]; ok {
-				s.forget, notes = append(s.forget, e), true
+				s.forget, notes = append(s.forget, leave{e, d.Sequence}), true
 			}
 			if d.Sequence > 0 && !d.MAC.IsZero() {
 				s.departed[departure{d.Tenant, d.MAC}], notes = d.Sequence, true
@@ -323,6 +348,9 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 	if err != nil {
 		return fmt.Errorf("follow neighbours: %w", err)
 	}
+	s.remember()
+	defer s.keep()
+	s.out = k
 	events, stop := k.receive()
 	defer stop()
 	err = s.follow(ctx, k, events, to)
@@ -349,13 +377,14 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
-			err = s.report(ctx, to, nil, s.attend(k)...)
+			err = s.report(ctx, to, nil, s.attend()...)
 		case g := <-s.signs:
-			s.heed(k, g)
+			s.heed(g)
 		case <-ticker.C:
-			s.askAgain(k)
-			s.askHints(k)
-			err = s.report(ctx, to, s.findLost(k))
+			s.askAgain()
+			s.askHints()
+			s.thaw()
+			err = s.report(ctx, to, s.findLost())
 		case <-due:
 			err = s.resync(ctx, k, to)
 		case e, ok := <-events:
@@ -367,34 +396,27 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 		if err != nil {
 			return err
 		}
+		s.keep()
 	}
 }
 
 // attend does what other goroutines asked for, and returns the claims that come of it.
-func (s *Source) attend(k *kernel) (changes []route.Change) {
+func (s *Source) attend() (changes []route.Change) {
 	s.mu.Lock()
 	forget, resolve, departed, adopt, replaced := s.forget, s.resolve, s.departed, s.adopt, s.replaced
 	s.forget, s.resolve, s.replaced = nil, nil, false
 	s.departed, s.adopt = make(map[departure]uint32), make(map[entry]uint32)
 	s.mu.Unlock()
-	forget = append(forget, s.withStation(departed)...)
+	forget = append(forget, s.withStation(departed)...) // a station that moved brings all its addresses
 	if replaced {
 		s.doubt = time.Now()
 	}
-	for _, e := range forget {
-		switch n, ok := s.neighbours[e]; {
-		case !ok:
-		case n.permanent:
-			s.log.Warn("host lives elsewhere, but a permanent neighbour entry says here: leaving it", "addr", e.addr)
-		default:
-			if err := k.forget(e); err != nil {
-				s.log.Error("delete a neighbour entry", "addr", e.addr, "err", err)
-			}
-		}
+	for _, d := range forget {
+		s.yield(d)
 	}
 	for _, e := range resolve {
 		s.asked[e] = patience
-		s.probe(k, e)
+		s.probe(e)
 	}
 	for e, sequence := range adopt {
 		changes = append(changes, s.raise(e, sequence)...)
@@ -403,13 +425,13 @@ func (s *Source) attend(k *kernel) (changes []route.Change) {
 }
 
 // withStation lists the neighbours whose station others announce with a higher sequence than ours.
-func (s *Source) withStation(departed map[departure]uint32) (list []entry) {
+func (s *Source) withStation(departed map[departure]uint32) (list []leave) {
 	here := make(map[station]uint32)
 	for d, sequence := range departed {
 		for _, p := range s.ports {
 			st := station{p.Index, d.mac}
 			if is, ok := s.stations[st]; ok && p.Tenant == d.tenant && is.sequence < sequence {
-				here[st] = sequence
+				here[st] = max(here[st], sequence)
 			}
 		}
 	}
@@ -417,37 +439,37 @@ func (s *Source) withStation(departed map[departure]uint32) (list []entry) {
 		return nil
 	}
 	for e, t := range s.told {
-		if _, gone := here[t.station]; gone && t.key != (route.Key{}) {
-			list = append(list, e)
+		if sequence, gone := here[t.station]; gone && t.key != (route.Key{}) {
+			list = append(list, leave{e, sequence})
 		}
 	}
 	return list
 }
 
 // askAgain goes on asking for what has not answered yet.
-func (s *Source) askAgain(k *kernel) {
+func (s *Source) askAgain() {
 	for e := range s.asked {
 		s.asked[e]--
 		if _, found := s.neighbours[e]; found || s.asked[e] == 0 || s.ports[e.link] == nil {
 			delete(s.asked, e)
 		} else {
-			s.probe(k, e)
+			s.probe(e)
 		}
 	}
 	if s.ticks++; s.ticks%routerTicks == 0 {
-		s.findRouters(k)
+		s.findRouters()
 	}
 	n := min(len(s.doubtful), lostProbes)
 	for _, e := range s.doubtful[:n] {
 		if _, still := s.neighbours[e]; still && s.ports[e.link] != nil {
-			s.probe(k, e)
+			s.probe(e)
 		}
 	}
 	s.doubtful = s.doubtful[n:]
 }
 
 // findLost asks for the hosts that the kernel has no entry for any more, and returns those that gave no answer.
-func (s *Source) findLost(k *kernel) map[entry]struct{} {
+func (s *Source) findLost() map[entry]struct{} {
 	gone := make(map[entry]struct{})
 	probes := 0
 	for e := range s.lost {
@@ -461,23 +483,23 @@ func (s *Source) findLost(k *kernel) map[entry]struct{} {
 			break
 		}
 		s.lost[e]--
-		s.probe(k, e)
+		s.probe(e)
 	}
 	return gone
 }
 
-func (s *Source) probe(k *kernel, e entry) {
-	if err := k.resolve(e); err != nil {
+func (s *Source) probe(e entry) {
+	if err := s.out.resolve(e); err != nil {
 		s.log.Warn("resolve a neighbour", "addr", e.addr, "err", err)
 	}
 }
 
 // findRouters asks for the configured routers that have no MAC yet.
-func (s *Source) findRouters(k *kernel) {
+func (s *Source) findRouters() {
 	for link, p := range s.ports {
 		for _, r := range p.Routers {
 			if _, ok := s.neighbours[entry{link, r}]; !ok {
-				s.probe(k, entry{link, r})
+				s.probe(entry{link, r})
 			}
 		}
 	}

@@ -730,6 +730,7 @@ func TestLost(t *testing.T) {
 		}
 		events, stop := k.receive()
 		s := New(Options{Segments: []Segment{segment()}})
+		s.out = k
 		if !s.dump(k) {
 			t.Fatal("no dump")
 		}
@@ -746,7 +747,7 @@ func TestLost(t *testing.T) {
 		}
 		gone := make(map[entry]struct{})
 		for range lostTicks + 1 {
-			for e := range s.findLost(k) {
+			for e := range s.findLost() {
 				gone[e] = struct{}{}
 			}
 		}
@@ -756,7 +757,7 @@ func TestLost(t *testing.T) {
 		// The same again, and this time the answer counts.
 		s.see(n, true, gone)
 		s.see(n, false, gone)
-		s.findLost(k)
+		s.findLost()
 		timeout := time.After(10 * time.Second)
 		for len(s.lost) > 0 {
 			select {

@@ -135,7 +135,11 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 		}
 		return // whoever removes an entry on purpose marks it as failed first
 	case is && exists:
+		if (!was || before.mac != after.mac) && !s.admit(e, after) {
+			return
+		}
 		s.neighbours[e] = after
+		delete(s.leaving, e) // it did not go
 		delete(s.hints, e)
 		delete(s.searches, e)
 	default:
@@ -195,6 +199,12 @@ func (s *Source) dumpNeighbours(k *kernel) error {
 			addr, ok := netip.AddrFromSlice(n.IP)
 			if found, is := present(n); ok && is && s.ports[n.LinkIndex] != nil {
 				e := entry{n.LinkIndex, addr}
+				if before, was := s.neighbours[e]; (!was || before.mac != found.mac) && !s.admit(e, found) {
+					if was {
+						all[e] = before
+					}
+					continue
+				}
 				all[e] = found
 				if !s.dumped && n.State&netlink.NUD_STALE != 0 {
 					s.doubtful = append(s.doubtful, e)
@@ -270,6 +280,13 @@ func (k *kernel) forget(e entry) error {
 		return nil
 	}
 	return err
+}
+
+// set enters a neighbour in place of the one that is there. The kernel asks it at once whether it is.
+func (k *kernel) set(e entry, mac route.MAC) error {
+	return k.handle.NeighSet(&netlink.Neigh{
+		LinkIndex: e.link, Family: family(e.addr), State: netlink.NUD_PROBE, IP: net.IP(e.addr.AsSlice()), HardwareAddr: mac[:],
+	})
 }
 
 func family(a netip.Addr) int {

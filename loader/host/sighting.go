@@ -54,8 +54,8 @@ func edge(subnet netip.Prefix, addr netip.Addr) bool {
 }
 
 // classify says what a neighbour is: a host to claim, a router to know, or (false) neither.
-func (s *Source) classify(e entry) (sighting, bool) {
-	p, n := s.ports[e.link], s.neighbours[e]
+func (s *Source) classify(e entry, n neighbour) (sighting, bool) {
+	p := s.ports[e.link]
 	if p == nil || n.mac.IsZero() || n.mac[0]&1 != 0 || slices.Contains(p.NotHost, n.mac) {
 		return sighting{}, false
 	}
@@ -84,7 +84,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 	s.mu.Lock()
 	for e := range entries {
 		before, was := s.told[e]
-		after, is := s.classify(e)
+		after, is := s.classify(e, s.neighbours[e])
 		if is && (!was || before.sighting != after) {
 			come[e] = told{after, s.sight(before, after)}
 		}
@@ -93,6 +93,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		}
 		gone = append(gone, before.station)
 		delete(s.told, e)
+		delete(s.leaving, e)
 		if before.key != (route.Key{}) {
 			delete(s.here, before.key)
 			changes = append(changes, route.Change{Claim: route.Claim{Key: before.key}, Withdraw: true})
@@ -236,7 +237,7 @@ func (s *Source) resync(ctx context.Context, k *kernel, to route.Reporter) error
 		all[e] = struct{}{}
 	}
 	s.compare(all)
-	s.findRouters(k)
+	s.findRouters()
 
 	if err := to.Begin(ctx); err != nil {
 		return err

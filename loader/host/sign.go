@@ -36,12 +36,12 @@ func (s *Source) Saw(ctx context.Context, g Sign) {
 }
 
 // heed acts on a sign and on those that wait behind it, up to a batch.
-func (s *Source) heed(k *kernel, g Sign) {
+func (s *Source) heed(g Sign) {
 	for range batch {
 		if g.MAC.IsZero() {
-			s.search(k, g)
+			s.search(g)
 		} else {
-			s.confirm(k, g)
+			s.confirm(g)
 		}
 		select {
 		case g = <-s.signs:
@@ -53,9 +53,13 @@ func (s *Source) heed(k *kernel, g Sign) {
 
 // confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. One that the kernel has is left
 // to it: the sign says nothing that is not known, or it is another station's with the same address.
-func (s *Source) confirm(k *kernel, g Sign) {
+func (s *Source) confirm(g Sign) {
 	e, ok := s.entryOf(g)
 	if _, found := s.neighbours[e]; !ok || found {
+		return
+	}
+	if s.stays(e, g.MAC) {
+		s.count(OutcomeFrozen)
 		return
 	}
 	_, waiting := s.hints[e]
@@ -66,13 +70,13 @@ func (s *Source) confirm(k *kernel, g Sign) {
 	}
 	if waiting || searched {
 		// The kernel is asking already, once a second, and this host may have come a moment after it did.
-		if err := k.forget(e); err != nil {
+		if err := s.out.forget(e); err != nil {
 			s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
 		}
 	}
 	delete(s.searches, e)
 	s.hints[e] = hintTicks
-	s.probe(k, e)
+	s.probe(e)
 }
 
 // entryOf is where a host that showed itself would be a neighbour; false if this can be no host of ours.
@@ -95,7 +99,7 @@ func (s *Source) entryOf(g Sign) (entry, bool) {
 
 // search looks for a wanted host on the segment that has its address. Nobody is told until it answers; one that does not is not
 // looked for again before some time has passed, unless it shows itself.
-func (s *Source) search(k *kernel, g Sign) {
+func (s *Source) search(g Sign) {
 	s.mu.Lock()
 	e, err := s.locate(g.Tenant, g.Addr)
 	s.mu.Unlock()
@@ -113,7 +117,7 @@ func (s *Source) search(k *kernel, g Sign) {
 		return
 	}
 	s.searches[e] = time.Now().Add(searchRest)
-	s.probe(k, e)
+	s.probe(e)
 }
 
 func (s *Source) unheeded() {
@@ -123,13 +127,13 @@ func (s *Source) unheeded() {
 }
 
 // askHints goes on asking the hosts that showed themselves, and forgets old searches.
-func (s *Source) askHints(k *kernel) {
+func (s *Source) askHints() {
 	for e := range s.hints {
 		s.hints[e]--
 		if s.hints[e] == 0 || s.ports[e.link] == nil {
 			delete(s.hints, e)
 		} else {
-			s.probe(k, e)
+			s.probe(e)
 		}
 	}
 	now := time.Now()

@@ -27,6 +27,8 @@ type Snapshot struct {
 	Events   []Events
 
 	Sightings []Sightings
+	Claims    []Claims
+	Frozen    int // hosts that moved too often
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -96,6 +98,12 @@ type Sightings struct {
 	Count uint64
 }
 
+// Claims counts those to hosts of our segments that were not simply taken, by what became of them.
+type Claims struct {
+	Outcome string
+	Count   uint64
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -134,6 +142,8 @@ var (
 	sinkBehind     = desc("sink_behind", "Hosts and prefixes whose decision a reader of the RIB has not taken yet.", "sink")
 	events         = desc("events_total", "What happened, by kind, as roamctl events tells it.", "kind")
 	sightings      = desc("sightings_total", "Signs of hosts that the data path saw, by kind; lost are those that nobody read in time.", "kind")
+	hostClaims     = desc("host_claims_total", "Claims to addresses of our segments that were not simply taken, by what became of them.", "outcome")
+	frozen         = desc("hosts_frozen", "Hosts that moved too often and stay where they were.")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -150,7 +160,7 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, generation, buildInfo, scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -217,6 +227,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, g := range s.Sightings {
 		send(sightings, counter, float64(g.Count), g.Kind)
 	}
+	for _, k := range s.Claims {
+		send(hostClaims, counter, float64(k.Count), k.Outcome)
+	}
+	send(frozen, gauge, float64(s.Frozen))
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))
 	}

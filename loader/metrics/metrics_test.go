@@ -39,6 +39,8 @@ var full = Snapshot{
 	Events:   []Events{{"move", 2}},
 
 	Sightings: []Sightings{{"data", 3}, {"lost", 1}},
+	Claims:    []Claims{{"frozen", 2}},
+	Frozen:    1,
 
 	Generation: 3,
 }
@@ -101,6 +103,8 @@ var contract = map[string][]string{
 	"roam_sink_behind":                 {"sink"},
 	"roam_events_total":                {"kind"},
 	"roam_sightings_total":             {"kind"},
+	"roam_host_claims_total":           {"outcome"},
+	"roam_hosts_frozen":                nil,
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},

@@ -105,13 +105,23 @@ func (d *Daemon) put(source string, c route.Claim) {
 	if source == api.SourceName {
 		at = from
 	}
-	d.Claims = slices.Insert(d.Claims, at, api.Claim{Claim: c, Source: source, Preference: 100, Age: time.Minute})
+	d.Claims = slices.Insert(d.Claims, at, api.Claim{Claim: c, Source: source, Preference: 100, Age: time.Minute, Mobility: stateOf(c)})
 	d.rank(c.Key)
 }
 
 func (d *Daemon) injected(key route.Key) bool {
 	from, to := d.find(key)
 	return slices.ContainsFunc(d.Claims[from:to], func(c api.Claim) bool { return c.Source == api.SourceName })
+}
+
+func stateOf(c route.Claim) api.Mobility {
+	switch {
+	case c.Pinned:
+		return api.Mobility{State: "sticky"}
+	case c.Local != nil:
+		return api.Mobility{State: "here"}
+	}
+	return api.Mobility{State: "away"}
 }
 
 func (d *Daemon) remove(source string, key route.Key) bool {
@@ -305,6 +315,11 @@ func (d *Daemon) Doctor(context.Context) (api.List[api.Check], error) { return d
 // Reload implements api.Operator.
 func (d *Daemon) Reload(context.Context) (api.Reloaded, error) {
 	return api.Reloaded{Changes: api.List[string]{"site dc3 added"}}, d.Failure
+}
+
+// Clear implements api.Operator: 10.1.0.9 is frozen.
+func (d *Daemon) Clear(key route.Key) bool {
+	return key == route.KeyOf(1, netip.MustParseAddr("10.1.0.9"))
 }
 
 // TenantID implements api.Names.

@@ -1,0 +1,107 @@
+package lab_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"roam/lab"
+)
+
+// often lets a test move a host more than an operator would want.
+const often = "{freeze: {moves: 1000}}"
+
+// shown is what roamctl host show says of a host.
+type shown struct {
+	State, Site, MAC string
+	History          []happened
+}
+
+func show(g *lab.Gateway, ip netip.Addr) (h shown) {
+	g.JSON(&h, "host", "show", ip.String())
+	return h
+}
+
+// refused is how many claims a gateway did not simply take, of one outcome.
+func refused(g *lab.Gateway, outcome string) (n int) {
+	text, _ := g.Scrape()
+	for line := range strings.Lines(text) {
+		if count, ok := strings.CutPrefix(line, fmt.Sprintf("roam_host_claims_total{outcome=%q} ", outcome)); ok {
+			_, _ = fmt.Sscan(count, &n)
+		}
+	}
+	return n
+}
+
+// TestFreeze: a host that moves once too often stays at its last good place, for both gateways, over a restart, and until somebody
+// clears it. Then it is found where it is without a word of its own.
+func TestFreeze(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	gw1, gw2, h11 := s.GW[lab.DC1], s.GW[lab.DC2], s.H("h11")
+	for _, g := range s.GW {
+		g.Config.Mobility = "{freeze: {moves: 3, window: 1h}}"
+	}
+	peers(t, s, "")
+	h11.Announce()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	for move := 1; move <= 3; move++ {
+		s.Replug(h11, move%2)
+		h11.Announce()
+		homeAt(s, move%2, h11.IPs()...)
+	}
+	s.Replug(h11, lab.DC1)
+	h11.Announce()
+	for _, ip := range h11.IPs() {
+		if e := awaitEvent(s, gw1, "frozen", ip.String()); !strings.Contains(e.Why, "4 times") || !strings.Contains(e.Do, "roamctl host clear "+ip.String()) {
+			t.Errorf("%+v", e)
+		}
+	}
+	stays := func(when string) {
+		t.Helper()
+		before := refused(gw1, "frozen")
+		h11.Announce()
+		s.Until(10*time.Second, "gw1 refuses the host "+when, func() error {
+			if n := refused(gw1, "frozen"); n < before+2 {
+				return fmt.Errorf("refused %d times, before %d", n, before)
+			}
+			return nil
+		})
+		homeAt(s, lab.DC2, h11.IPs()...)
+		for _, ip := range h11.IPs() {
+			if h := show(gw1, ip); h.State != "frozen" || h.Site != "dc2" {
+				t.Errorf("%s: %+v", when, h)
+			}
+		}
+	}
+	stays("that moved once too often")
+	if h := show(gw1, h11.IP4); len(h.History) != 4 || h.History[0].Kind != "move" || h.History[3].Kind != "frozen" {
+		t.Errorf("history %+v", h.History)
+	}
+	if out := gw1.MustCtl("host", "list"); strings.Count(out, " frozen ") != 2 {
+		t.Errorf("host list:\n%s", out)
+	}
+	gw1.Restart()
+	s.Until(20*time.Second, "gw1 hears of the host again", func() error {
+		_, err := winner(gw1, h11.IP4.String())
+		if err == nil {
+			_, err = winner(gw1, h11.IP6.String())
+		}
+		return err
+	})
+	stays("after a restart")
+
+	for _, ip := range h11.IPs() {
+		gw1.MustCtl("host", "clear", ip.String())
+	}
+	start := time.Now()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	t.Logf("found %v after it was cleared", time.Since(start))
+	if _, err := gw1.Ctl("host", "clear", h11.IP4.String()); err == nil || !strings.Contains(err.Error(), "not frozen") {
+		t.Errorf("cleared twice: %v", err)
+	}
+	if h := show(gw2, h11.IP4); h.State != "away" && h.State != "held" {
+		t.Errorf("gw2 has %+v", h)
+	}
+}

@@ -1,0 +1,150 @@
+package host
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"roam/loader/route"
+)
+
+// model is a source without a kernel: its clock stands still, its neighbour table is a map, and what becomes of each input is seen at
+// once. It is one segment, and another site that announces what a test says.
+type model struct {
+	*testing.T
+	*Source
+	clock   time.Time
+	table   map[entry]route.MAC // the kernel's
+	asked   []entry             // to be resolved
+	notices []Notice
+	claims  map[route.Key]route.Claim
+	away    map[route.Key]route.Decision // what the other site announces, if it wins
+}
+
+const modelLink = 7
+
+func newModel(t *testing.T, seg Segment) *model {
+	m := &model{
+		T: t, clock: time.Unix(1e9, 0), table: make(map[entry]route.MAC), claims: make(map[route.Key]route.Claim),
+		away: make(map[route.Key]route.Decision),
+	}
+	m.start(seg, "")
+	return m
+}
+
+// start makes a daemon, the first one or the next.
+func (m *model) start(seg Segment, state string) {
+	m.Source = New(Options{
+		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, State: state, Names: m,
+		Tell: func(n Notice) { m.notices = append(m.notices, n) },
+	})
+	m.now = func() time.Time { return m.clock }
+	m.out = m
+	m.ports = map[int]*port{modelLink: {Segment: seg, local: route.Local{Link: modelLink}}}
+	m.remember()
+}
+
+func (m *model) TenantID(name string) (route.TenantID, bool) { return 1, name == "one" }
+func (m *model) TenantName(route.TenantID) string            { return "one" }
+
+func (m *model) sequence(key route.Key, _ route.MAC) (sequence uint32, elsewhere, ok bool) {
+	d, ok := m.away[key]
+	return d.Sequence, ok, ok
+}
+
+func (m *model) resolve(e entry) error {
+	m.asked = append(m.asked, e)
+	return nil
+}
+
+func (m *model) forget(e entry) error {
+	if _, ok := m.table[e]; ok {
+		delete(m.table, e)
+		m.event(e, route.MAC{}, netlink.NUD_FAILED)
+	}
+	return nil
+}
+
+func (m *model) set(e entry, mac route.MAC) error {
+	m.table[e] = mac
+	m.event(e, mac, netlink.NUD_PROBE)
+	return nil
+}
+
+// found is the kernel's news of a neighbour.
+func (m *model) found(addr string, mac route.MAC) {
+	e := entry{modelLink, netip.MustParseAddr(addr)}
+	m.table[e] = mac
+	m.event(e, mac, netlink.NUD_REACHABLE)
+}
+
+// gone is the kernel's news that a neighbour does not answer.
+func (m *model) gone(addr string) { _ = m.forget(entry{modelLink, netip.MustParseAddr(addr)}) }
+
+func (m *model) event(e entry, mac route.MAC, state int) {
+	n := netlink.Neigh{LinkIndex: e.link, Family: family(e.addr), IP: net.IP(e.addr.AsSlice()), State: state}
+	if !mac.IsZero() {
+		n.HardwareAddr = mac[:]
+	}
+	changed := make(map[entry]struct{})
+	m.see(n, true, changed)
+	m.take(m.compare(changed))
+}
+
+func (m *model) take(changes []route.Change) {
+	for _, c := range changes {
+		if c.Withdraw {
+			delete(m.claims, c.Key)
+			continue
+		}
+		m.claims[c.Key] = c.Claim
+		if d, ok := m.away[c.Key]; ok && d.Sequence < c.Sequence { // the other site hears of it and goes
+			delete(m.away, c.Key)
+		}
+	}
+}
+
+// elsewhere has the other site announce a host.
+func (m *model) elsewhere(addr string, mac route.MAC, sequence uint32) {
+	m.Helper()
+	d := decision(addr, true, false)
+	d.Source, d.Site, d.MAC, d.Sequence = "bgp", "dc2", mac, sequence
+	if c, ok := m.claims[d.Key]; ok && c.Sequence >= sequence {
+		return // it does not win
+	}
+	m.away[d.Key] = d
+	if err := m.Apply(m.Context(), []route.Decision{d}); err != nil {
+		m.Fatal(err)
+	}
+	m.take(m.attend())
+}
+
+// leaves has the other site move a host on with the next sequence.
+func (m *model) leaves(addr string, mac route.MAC) {
+	m.Helper()
+	m.elsewhere(addr, mac, m.claims[hostKey(1, netip.MustParseAddr(addr))].Sequence+1)
+}
+
+func (m *model) pass(d time.Duration) {
+	m.clock = m.clock.Add(d)
+	m.Source.thaw()
+}
+
+// has checks who has an address here; zero for nobody.
+func (m *model) has(addr string, mac route.MAC) {
+	m.Helper()
+	if c := m.claims[hostKey(1, netip.MustParseAddr(addr))]; c.MAC != mac {
+		m.Fatalf("%s is %s's, want %s", addr, c.MAC, mac)
+	}
+}
+
+func (m *model) kinds() (list []NoticeKind) {
+	for _, n := range m.notices {
+		list = append(list, n.Kind)
+	}
+	m.notices = nil
+	return list
+}
