@@ -193,6 +193,15 @@ func (s *Sites) Twin(h *Host, site int) *Host {
 	return &twin
 }
 
+// Liar makes a machine with a host's addresses and a MAC of its own, plugged in at a site: one that means harm, or a standby.
+func (s *Sites) Liar(h *Host, site int) *Host {
+	s.Helper()
+	liar := *h
+	liar.Namespace, liar.Site, liar.Port, liar.MAC = s.Namespace(h.Name+"-liar"), site, h.Port+"-liar", "02:00:00:00:66:66"
+	s.plugIn(&liar)
+	return &liar
+}
+
 // Unplug takes a host's cable out: see Sever.
 func (s *Sites) Unplug(h *Host) {
 	s.Helper()

@@ -30,8 +30,25 @@ func (d *daemon) tellHost(n host.Notice) {
 		e.Kind = event.Thawed
 		e.What = fmt.Sprintf("%s is free to move again", e.Subject)
 		e.Why = fmt.Sprintf("it was frozen for %v", n.Frozen.Until.Sub(n.Frozen.Since).Round(time.Second))
+	case host.NoticeConflict:
+		e.Kind = event.Conflict
+		e.What = fmt.Sprintf("%s is claimed by %s, and stays where it is", e.Subject, somebody(n.Claimant))
+		e.Why = fmt.Sprintf("%s still answers", somebody(n.Holder))
+		e.Do = "one of the two has a wrong address, or means harm: find it by its MAC address"
+	case host.NoticeFailover:
+		e.Kind = event.Failover
+		e.What = fmt.Sprintf("%s is at %s now", e.Subject, n.Claimant)
+		e.Why = fmt.Sprintf("%s, which had it, does not answer", n.Holder)
 	}
 	d.events.Note(e.Kind, func() event.Event { return e })
+}
+
+// somebody names a station; one that is at another site has no MAC here.
+func somebody(mac route.MAC) string {
+	if mac.IsZero() {
+		return "another site"
+	}
+	return mac.String()
 }
 
 // Clear implements api.Operator.

@@ -37,6 +37,7 @@ import (
 	"roam/loader/source/bgp"
 	"roam/loader/source/fib"
 	"roam/loader/source/file"
+	"roam/maps"
 )
 
 // How much a source's word weighs where pins and sequences are equal: what somebody typed comes before what is written
@@ -257,11 +258,21 @@ func (d *daemon) passSightings(ctx context.Context) error {
 	for s := range seen {
 		if s.Addr.IsValid() {
 			d.hosts.Saw(ctx, host.Sign{
-				Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
+				Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
 			})
 		}
 	}
 	return nil
+}
+
+func signKind(k maps.SightKind) host.SignKind {
+	switch k {
+	case maps.SightData:
+		return host.SignData
+	case maps.SightARPProbe, maps.SightNDDAD:
+		return host.SignProbe
+	}
+	return host.SignClaim
 }
 
 // growWhenFull doubles the host table when it holds as many hosts as it was made for: there is a fifth of its slots

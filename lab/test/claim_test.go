@@ -105,3 +105,114 @@ func TestFreeze(t *testing.T) {
 		t.Errorf("gw2 has %+v", h)
 	}
 }
+
+// TestLiar: a second machine on the LAN says a hundred times a second, by ARP and by neighbour advertisements, that it has a host's addresses.
+// The host, which answers, loses no packet that the gateway brings; one event tells of each address.
+func TestLiar(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	peers(t, s, "")
+	h11, h21, gw1 := s.H("h11"), s.H("h21"), s.GW[lab.DC1]
+	for _, h := range []*lab.Host{h11, h21} {
+		h.Announce()
+		homeAt(s, h.Site, h.IPs()...)
+	}
+	reach(t, s, [2]*lab.Host{h21, h11})
+	var list []*lab.Flow
+	for i := range 2 {
+		list = append(list, s.Flow(h21.Namespace, h21.IPs()[i], h11.Namespace, h11.IPs()[i], 500, 64))
+	}
+	progress(list, 100)
+	liar := s.Liar(h11, lab.DC1)
+	for range 20 {
+		liar.Announce()
+		progress(list, 25)
+	}
+	lossless(t, s, list, 62, "a liar")
+	homeAt(s, lab.DC1, h11.IPs()...)
+	for _, ip := range h11.IPs() {
+		e := awaitEvent(s, gw1, "conflict", ip.String())
+		if !strings.Contains(e.What, liar.MAC) || !strings.Contains(e.Why, h11.MAC) {
+			t.Errorf("%+v", e)
+		}
+		if h := show(gw1, ip); h.State != "conflict" || h.MAC != h11.MAC || len(h.History) != 1 {
+			t.Errorf("%+v", h)
+		}
+	}
+	if n := refused(gw1, "kept"); n < 4 {
+		t.Errorf("%d claims were refused", n)
+	}
+	if n := refused(gw1, "failover"); n != 0 {
+		t.Errorf("%d claims were taken", n)
+	}
+}
+
+// TestFailover: a standby takes over the addresses of a machine that went silent, as keepalived does: it announces them. It has them within a second.
+func TestFailover(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	peers(t, s, "")
+	h11, h21, gw1 := s.H("h11"), s.H("h21"), s.GW[lab.DC1]
+	for _, h := range []*lab.Host{h11, h21} {
+		h.Announce()
+		homeAt(s, h.Site, h.IPs()...)
+	}
+	reach(t, s, [2]*lab.Host{h21, h11})
+	standby := s.Liar(h11, lab.DC1)
+	var list []*lab.Flow
+	for i := range 2 {
+		f := s.Flow(h21.Namespace, h21.IPs()[i], h11.Namespace, h11.IPs()[i], 500, 64)
+		f.Or(standby.Namespace)
+		list = append(list, f)
+	}
+	progress(list, 100)
+	s.Unplug(h11)
+	standby.Announce()
+	progress(list, 300)
+	for _, f := range list {
+		r := f.Stop()
+		t.Logf("%s: outage %v", f, r.Gap)
+		if r.Gap > time.Second {
+			t.Errorf("%s: %v", f, r)
+		}
+	}
+	for _, ip := range h11.IPs() {
+		awaitEvent(s, gw1, "failover", ip.String())
+		for _, g := range s.GW {
+			s.Until(5*time.Second, g.Name+" has the standby's MAC", func() error {
+				if h := show(g, ip); h.MAC != standby.MAC {
+					return fmt.Errorf("%+v", h)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// TestLiarElsewhere: a machine at another site says that it has the addresses of a host that still answers. Its gateway believes it, the
+// host's does not and says so, and the claim is not made again: the host is where it was, and stays reachable.
+func TestLiarElsewhere(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	peers(t, s, "")
+	h11, h12, gw1, gw2 := s.H("h11"), s.H("h12"), s.GW[lab.DC1], s.GW[lab.DC2]
+	h11.Announce()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	reach(t, s, [2]*lab.Host{h12, h11})
+	liar := s.Liar(h11, lab.DC2)
+	echo := s.Echo(s.H("h21").Namespace, h11.IP4, 10*time.Millisecond)
+	echo.AwaitReplies(20, 5*time.Second)
+	for range 10 {
+		liar.Announce()
+		echo.AwaitReplies(10, 5*time.Second)
+	}
+	for _, ip := range h11.IPs() {
+		awaitEvent(s, gw1, "conflict", ip.String())
+		if e := awaitEvent(s, gw2, "conflict", ip.String()); !strings.Contains(e.What, liar.MAC) {
+			t.Errorf("%+v", e)
+		}
+	}
+	homeAt(s, lab.DC1, h11.IPs()...)
+	r := echo.Stop()
+	t.Logf("echo: %v", r)
+	if n := refused(gw2, "quarantined"); n == 0 || r.Gap > time.Second {
+		t.Errorf("%d claims in quarantine, echo %v", n, r)
+	}
+}

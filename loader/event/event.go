@@ -25,6 +25,8 @@ const (
 	Claim        Kind = "claim"         // another source has the word about a host, which stays where it is
 	Frozen       Kind = "frozen"        // a host moved too often: it stays where it was
 	Thawed       Kind = "thawed"        // and is free again
+	Conflict     Kind = "conflict"      // somebody claims the address of a host that still answers: refused
+	Failover     Kind = "failover"      // or of one that does not: it has it now
 	LocatorUp    Kind = "locator_up"    // the underlay knows the way to a tunnel end
 	LocatorDown  Kind = "locator_down"  // and no longer
 	PortUp       Kind = "port_up"       // the program runs on a port
@@ -42,14 +44,14 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, Conflict, Failover, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
 // level says how loudly a kind is logged: what an operator has to act on is a warning.
 func (k Kind) level() slog.Level {
 	switch k {
-	case Frozen, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
+	case Frozen, Conflict, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

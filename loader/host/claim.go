@@ -4,11 +4,18 @@ import (
 	"roam/loader/route"
 )
 
-// outside is what Run acts on: the kernel's neighbour table. Its tests put a model in its place.
+// outside is what Run acts on: the kernel's neighbour table, and the wire. Its tests put a model in its place.
 type outside interface {
 	resolve(e entry) error            // as if there were a packet for it
 	forget(e entry) error             // one that is gone already is no error
 	set(e entry, mac route.MAC) error // enter it, to be verified
+	ask(p *port, e entry, holder route.MAC) error
+}
+
+// world is the outside of a running source.
+type world struct {
+	*kernel
+	*asker
 }
 
 // Outcome is what became of a claim that was not simply taken: it labels roam_host_claims_total.
@@ -16,11 +23,16 @@ type Outcome string
 
 // The outcomes.
 const (
-	OutcomeFrozen Outcome = "frozen" // refused: the host has moved too often
+	OutcomeFrozen      Outcome = "frozen"      // refused: the host has moved too often
+	OutcomeKept        Outcome = "kept"        // refused: the holder on the segment still answers
+	OutcomeFailover    Outcome = "failover"    // taken: the holder on the segment is silent
+	OutcomeDefended    Outcome = "defended"    // another site's, answered with a higher sequence: the holder here still answers
+	OutcomeYielded     Outcome = "yielded"     // ours, which the holder's site answered so
+	OutcomeQuarantined Outcome = "quarantined" // refused: that was moments ago
 )
 
 // Outcomes are all of them, in the order of the manual.
-var Outcomes = []Outcome{OutcomeFrozen}
+var Outcomes = []Outcome{OutcomeFrozen, OutcomeKept, OutcomeFailover, OutcomeDefended, OutcomeYielded, OutcomeQuarantined}
 
 // Notice is something about a host that an operator should know.
 type Notice struct {
@@ -36,14 +48,17 @@ type NoticeKind int
 
 // The notices.
 const (
-	NoticeFrozen NoticeKind = iota // a host moved once too often
-	NoticeThawed                   // its time is over
+	NoticeFrozen   NoticeKind = iota // a host moved once too often
+	NoticeThawed                     // its time is over
+	NoticeConflict                   // somebody claims the address of one that still answers; a zero claimant, or holder, is at another site
+	NoticeFailover                   // or of one that does not, and gets it
 )
 
 // leave is a host that is to leave, because another site has it with this mobility sequence; 0 where somebody says so by hand.
 type leave struct {
 	entry
 	sequence uint32
+	mac      route.MAC // that it has there
 }
 
 func (s *Source) count(o Outcome) {
@@ -61,18 +76,34 @@ func (s *Source) admit(e entry, n neighbour) bool {
 	}
 	before, was := s.told[e]
 	was = was && before.key == now.key
-	if s.mayMove(e, now, before, was) {
+	_, frozen := s.freezer.of(now.key)
+	elsewhere := s.elsewhere(now)
+	switch {
+	case elsewhere && s.inQuarantine(now.key, now.mac):
+		s.count(OutcomeQuarantined)
+	case was && before.mac != now.mac && !frozen && s.dispute(e, now.mac, 0):
+		return false // what the kernel has is corrected when it is decided
+	case s.mayMove(e, now, before, was):
+		if elsewhere {
+			s.young[e] = s.now().Add(youngClaim)
+		}
 		return true
+	default:
+		s.count(OutcomeFrozen)
 	}
-	s.count(OutcomeFrozen)
 	s.restore(e)
 	return false
 }
 
+// elsewhere reports whether another site announces a host.
+func (s *Source) elsewhere(t sighting) bool {
+	_, elsewhere, _ := s.others(t.key, t.mac)
+	return elsewhere
+}
+
 // mayMove counts a move, and reports whether it may be made. A host that is found where it was does not move.
 func (s *Source) mayMove(e entry, now sighting, before told, was bool) bool {
-	_, elsewhere, _ := s.others(now.key, now.mac)
-	moves := elsewhere || was && before.mac != now.mac
+	moves := s.elsewhere(now) || was && before.mac != now.mac
 	last := Frozen{Key: now.key, Here: was, MAC: before.mac}
 	if z, frozen := s.freezer.of(now.key); frozen {
 		return !moves && z.Here && z.MAC == now.mac
@@ -148,9 +179,13 @@ func (s *Source) thaw() {
 	}
 }
 
-// Clear ends the freeze of a host and looks for it here; false if it is not frozen.
+// Clear ends the freeze of a host, or the quarantine of who claims it, and looks for it here; false if there is neither.
 func (s *Source) Clear(key route.Key) bool {
-	if !s.freezer.clear(key) {
+	s.mu.Lock()
+	_, disputed := s.quarantines[key]
+	delete(s.quarantines, key)
+	s.mu.Unlock()
+	if !s.freezer.clear(key) && !disputed {
 		return false
 	}
 	_ = s.Resolve(key.Tenant, key.Prefix.Addr()) // a segment that is gone has no hosts
@@ -162,14 +197,20 @@ type Doing string
 
 // What hosts are in the middle of.
 const (
-	Settled  Doing = ""
-	IsFrozen Doing = "frozen"
+	Settled    Doing = ""
+	IsFrozen   Doing = "frozen"
+	InConflict Doing = "conflict" // somebody else claims its address
 )
 
 // Doing says what a host is in the middle of; with IsFrozen, since when and for how long.
 func (s *Source) Doing(key route.Key) (Doing, Frozen) {
 	if z, ok := s.freezer.of(key); ok {
 		return IsFrozen, z
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q, ok := s.quarantines[key]; ok && s.now().Before(q.until) {
+		return InConflict, Frozen{}
 	}
 	return Settled, Frozen{}
 }

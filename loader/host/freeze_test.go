@@ -165,9 +165,11 @@ func TestFreezeOnOneSegment(t *testing.T) {
 		for i := range 4 {
 			mac := []route.MAC{macA, macB}[i%2]
 			m.found(addr, mac)
+			m.pass(verdict) // the other one is silent
 			m.has(addr, mac)
 		}
 		m.found(addr, macA)
+		m.pass(verdict)
 		m.has(addr, macB)
 		if m.table[e] != macB {
 			t.Errorf("the kernel has %s", m.table[e])

@@ -121,6 +121,8 @@ type Source struct {
 	status   Status
 	freezer  *freezer // locks itself
 
+	quarantines map[route.Key]quarantined
+
 	// Of Run's goroutine.
 	out        outside
 	neighbours map[entry]neighbour
@@ -128,8 +130,10 @@ type Source struct {
 	stations   map[station]presence
 	asked      map[entry]int       // to be resolved: attempts left
 	lost       map[entry]int       // removed by the kernel for want of use: attempts left
-	hints      map[entry]int       // showed themselves and have not answered: attempts left
+	hints      map[entry]hint      // showed themselves and have not answered
 	searches   map[entry]time.Time // wanted and looked for: until when not again
+	contests   map[entry]*contest
+	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
 	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
 	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
 	dumped     bool                // once at least
@@ -214,9 +218,13 @@ func New(o Options) *Source {
 		stations:   make(map[station]presence),
 		asked:      make(map[entry]int),
 		lost:       make(map[entry]int),
-		hints:      make(map[entry]int),
+		hints:      make(map[entry]hint),
 		searches:   make(map[entry]time.Time),
 		leaving:    make(map[entry]struct{}),
+		contests:   make(map[entry]*contest),
+		young:      make(map[entry]time.Time),
+
+		quarantines: make(map[route.Key]quarantined),
 	}
 }
 
@@ -316,7 +324,11 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 			}
 		case d.Via != nil:
 			if e, ok := s.here[d.Key]; ok {
-				s.forget, notes = append(s.forget, leave{e, d.Sequence}), true
+				gone := leave{entry: e, sequence: d.Sequence, mac: d.MAC}
+				if d.Pinned {
+					gone.sequence = 0 // by hand: nothing answers it
+				}
+				s.forget, notes = append(s.forget, gone), true
 			}
 			if d.Sequence > 0 && !d.MAC.IsZero() {
 				s.departed[departure{d.Tenant, d.MAC}], notes = d.Sequence, true
@@ -350,23 +362,31 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 	}
 	s.remember()
 	defer s.keep()
-	s.out = k
+	asks := newAsker(s.log)
+	defer asks.close()
+	s.out = world{k, asks}
 	events, stop := k.receive()
 	defer stop()
-	err = s.follow(ctx, k, events, to)
+	err = s.follow(ctx, k, events, asks.answers, to)
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to route.Reporter) error {
+func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, answers <-chan answer, to route.Reporter) error {
 	s.doubt = time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	verdicts, pending := time.NewTimer(time.Hour), false
+	defer verdicts.Stop()
 	for {
+		if len(s.contests) > 0 && !pending {
+			verdicts.Reset(settle)
+			pending = true
+		}
 		var due <-chan time.Time
 		if !s.doubt.IsZero() {
 			timer.Reset(time.Until(s.doubt))
@@ -378,6 +398,11 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, to 
 			return nil
 		case <-s.wake:
 			err = s.report(ctx, to, nil, s.attend()...)
+		case a := <-answers:
+			err = s.report(ctx, to, nil, s.hear(a)...)
+		case <-verdicts.C:
+			pending = false
+			err = s.report(ctx, to, s.decide())
 		case g := <-s.signs:
 			s.heed(g)
 		case <-ticker.C:
@@ -412,7 +437,7 @@ func (s *Source) attend() (changes []route.Change) {
 		s.doubt = time.Now()
 	}
 	for _, d := range forget {
-		s.yield(d)
+		s.answered(d)
 	}
 	for _, e := range resolve {
 		s.asked[e] = patience
@@ -440,7 +465,7 @@ func (s *Source) withStation(departed map[departure]uint32) (list []leave) {
 	}
 	for e, t := range s.told {
 		if sequence, gone := here[t.station]; gone && t.key != (route.Key{}) {
-			list = append(list, leave{e, sequence})
+			list = append(list, leave{e, sequence, t.mac})
 		}
 	}
 	return list

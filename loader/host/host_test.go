@@ -730,7 +730,7 @@ func TestLost(t *testing.T) {
 		}
 		events, stop := k.receive()
 		s := New(Options{Segments: []Segment{segment()}})
-		s.out = k
+		s.out = world{k, newAsker(s.log)}
 		if !s.dump(k) {
 			t.Fatal("no dump")
 		}

@@ -145,6 +145,9 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 	default:
 		is = false
 		delete(s.neighbours, e)
+		if _, shown := s.hints[e]; shown && was {
+			s.probe(e) // it showed itself while it was let go
+		}
 	}
 	delete(s.lost, e)
 	if was == is && before.mac == after.mac {

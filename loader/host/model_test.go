@@ -16,12 +16,16 @@ import (
 type model struct {
 	*testing.T
 	*Source
-	clock   time.Time
-	table   map[entry]route.MAC // the kernel's
-	asked   []entry             // to be resolved
-	notices []Notice
-	claims  map[route.Key]route.Claim
-	away    map[route.Key]route.Decision // what the other site announces, if it wins
+	clock time.Time
+	table map[entry]route.MAC // the kernel's
+	asked []entry             // to be resolved
+
+	questions []answer        // put to stations
+	alive     map[answer]bool // stations that answer
+	mute      bool            // nobody can be asked
+	notices   []Notice
+	claims    map[route.Key]route.Claim
+	away      map[route.Key]route.Decision // what the other site announces, if it wins
 }
 
 const modelLink = 7
@@ -29,7 +33,7 @@ const modelLink = 7
 func newModel(t *testing.T, seg Segment) *model {
 	m := &model{
 		T: t, clock: time.Unix(1e9, 0), table: make(map[entry]route.MAC), claims: make(map[route.Key]route.Claim),
-		away: make(map[route.Key]route.Decision),
+		away: make(map[route.Key]route.Decision), alive: make(map[answer]bool),
 	}
 	m.start(seg, "")
 	return m
@@ -72,6 +76,25 @@ func (m *model) set(e entry, mac route.MAC) error {
 	m.table[e] = mac
 	m.event(e, mac, netlink.NUD_PROBE)
 	return nil
+}
+
+// ask puts a question to a station, which answers if it has the address.
+func (m *model) ask(_ *port, e entry, holder route.MAC) error {
+	m.questions = append(m.questions, answer{e, holder})
+	if m.mute {
+		return errNoOwnAddress
+	}
+	return nil
+}
+
+// answers has the stations that were asked answer, those that have what they were asked for.
+func (m *model) answers() {
+	for _, a := range m.questions {
+		if m.alive[a] {
+			m.take(m.hear(a))
+		}
+	}
+	m.questions = nil
 }
 
 // found is the kernel's news of a neighbour.
@@ -126,11 +149,14 @@ func (m *model) elsewhere(addr string, mac route.MAC, sequence uint32) {
 func (m *model) leaves(addr string, mac route.MAC) {
 	m.Helper()
 	m.elsewhere(addr, mac, m.claims[hostKey(1, netip.MustParseAddr(addr))].Sequence+1)
+	m.pass(verdict)
 }
 
 func (m *model) pass(d time.Duration) {
+	m.answers()
 	m.clock = m.clock.Add(d)
 	m.Source.thaw()
+	m.take(m.compare(m.decide()))
 }
 
 // has checks who has an address here; zero for nobody.

@@ -94,6 +94,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		gone = append(gone, before.station)
 		delete(s.told, e)
 		delete(s.leaving, e)
+		delete(s.young, e)
 		if before.key != (route.Key{}) {
 			delete(s.here, before.key)
 			changes = append(changes, route.Change{Claim: route.Claim{Key: before.key}, Withdraw: true})

@@ -11,6 +11,7 @@ import (
 
 // Sign is what the data path saw of a host: a hint, which a probe confirms.
 type Sign struct {
+	Kind   SignKind
 	Tenant route.TenantID
 	Link   string // access port where it showed itself; of a wanted host, where the packet came in
 	VLAN   uint16
@@ -19,13 +20,30 @@ type Sign struct {
 	Addr   netip.Addr
 }
 
+// SignKind is what a sign says of the MAC that it came with.
+type SignKind uint8
+
+// The kinds.
 const (
-	hintTicks   = 3                // to ask for a host that showed itself: while it looks for duplicates (RFC 5227, RFC 4862) it is mute
-	maxHints    = 16384            // hosts that showed themselves and have not answered yet
-	searchRest  = 10 * time.Second // from one search for a wanted address to the next
-	maxSearches = 256              // in that time: the hosts that are here need room in the kernel's table
-	signQueue   = 256              // between the data path and Run
+	SignClaim SignKind = iota // it has the address: ARP, neighbour discovery
+	SignProbe                 // it means to take it, if nobody has it
+	SignData                  // it sends with the address, perhaps for somebody else
 )
+
+const (
+	hintTicks   = 3                     // to ask for a host that showed itself: while it looks for duplicates (RFC 5227, RFC 4862) it is mute
+	answerTime  = 20 * time.Millisecond // in which a sign is the answer to our question
+	maxHints    = 16384                 // hosts that showed themselves and have not answered yet
+	searchRest  = 10 * time.Second      // from one search for a wanted address to the next
+	maxSearches = 256                   // in that time: the hosts that are here need room in the kernel's table
+	signQueue   = 256                   // between the data path and Run
+)
+
+// hint is a host that showed itself and has not answered.
+type hint struct {
+	left  int // ticks to go on asking
+	asked time.Time
+}
 
 // Saw says what the data path saw. It returns once Run has taken it, or ctx has ended.
 func (s *Source) Saw(ctx context.Context, g Sign) {
@@ -51,19 +69,46 @@ func (s *Source) heed(g Sign) {
 	}
 }
 
-// confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. One that the kernel has is left
-// to it: the sign says nothing that is not known, or it is another station's with the same address.
+// again takes a sign of a host that the kernel has. It says nothing new, unless the host is about to be let go.
+func (s *Source) again(e entry) {
+	if c, ok := s.contests[e]; ok && !c.kept {
+		_ = s.question(e) // an error is no answer
+	}
+	if _, goes := s.leaving[e]; goes {
+		s.hints[e] = hint{left: hintTicks}
+	}
+}
+
+// confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. With the MAC of one that the kernel
+// has the sign says nothing that is not known; with another, the address is claimed from it.
 func (s *Source) confirm(g Sign) {
 	e, ok := s.entryOf(g)
-	if _, found := s.neighbours[e]; !ok || found {
+	if !ok {
 		return
 	}
-	if s.stays(e, g.MAC) {
+	n, found := s.neighbours[e]
+	key := hostKey(g.Tenant, g.Addr)
+	switch {
+	case (!found || n.mac != g.MAC) && s.stays(e, g.MAC):
 		s.count(OutcomeFrozen)
 		return
+	case found && n.mac == g.MAC:
+		s.again(e)
+		return
+	case found:
+		if g.Kind == SignClaim && !n.permanent && s.told[e].key == key {
+			s.dispute(e, g.MAC, 0)
+		}
+		return
+	case s.inQuarantine(key, g.MAC):
+		s.count(OutcomeQuarantined)
+		return
 	}
-	_, waiting := s.hints[e]
+	h, waiting := s.hints[e]
 	_, searched := s.searches[e]
+	if waiting && s.now().Sub(h.asked) < answerTime {
+		return
+	}
 	if !waiting && len(s.hints) >= maxHints {
 		s.unheeded()
 		return
@@ -75,7 +120,7 @@ func (s *Source) confirm(g Sign) {
 		}
 	}
 	delete(s.searches, e)
-	s.hints[e] = hintTicks
+	s.hints[e] = hint{hintTicks, s.now()}
 	s.probe(e)
 }
 
@@ -128,13 +173,14 @@ func (s *Source) unheeded() {
 
 // askHints goes on asking the hosts that showed themselves, and forgets old searches.
 func (s *Source) askHints() {
-	for e := range s.hints {
-		s.hints[e]--
-		if s.hints[e] == 0 || s.ports[e.link] == nil {
+	for e, h := range s.hints {
+		h.left--
+		if h.left == 0 || s.ports[e.link] == nil {
 			delete(s.hints, e)
-		} else {
-			s.probe(e)
+			continue
 		}
+		s.hints[e] = h
+		s.probe(e)
 	}
 	now := time.Now()
 	for e, end := range s.searches {

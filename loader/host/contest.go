@@ -1,0 +1,184 @@
+package host
+
+import (
+	"time"
+
+	"roam/loader/route"
+)
+
+// A contest is about an address that is a host's here and that somebody else claims: another station of the segment, or another site. The
+// holder is asked, alone. If it answers it keeps the address, and the claimant is quarantined: one on the segment is
+// ignored, to another site we answer with a higher sequence. If it is silent, this is a failover or a move, and the claimant gets it.
+//
+// A site whose claim is young when it is answered so was the claimant, and does not answer in turn: it lets the host go, and does not
+// claim it for that station again before the quarantine is over.
+type contest struct {
+	claimant route.MAC // on the segment, zero for none
+	sequence uint32    // that another site claims it with, zero for none
+	until    time.Time // the holder may answer; once it has, that it need not be asked again
+	kept     bool      // it has
+	again    bool      // and somebody has claimed it since
+}
+
+const (
+	verdict        = 200 * time.Millisecond // for the holder to answer
+	contestRest    = 500 * time.Millisecond // from one question to the next: what claims a flood brings
+	youngClaim     = 2 * time.Second        // in which a site hears that the holder still answers
+	quarantineTime = 10 * time.Second
+	maxContests    = 4096
+)
+
+// quarantined is a station whose claim to an address is not believed.
+type quarantined struct {
+	mac   route.MAC
+	until time.Time
+}
+
+// dispute opens a contest, or adds a claim to the one under way. False: the holder cannot be asked.
+func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
+	c, ok := s.contests[e]
+	if !ok {
+		c = &contest{until: s.now().Add(verdict)}
+		if len(s.contests) >= maxContests || s.question(e) != nil {
+			return false
+		}
+		s.contests[e] = c
+	}
+	if !claimant.IsZero() {
+		c.claimant = claimant
+	}
+	c.sequence = max(c.sequence, sequence)
+	c.again = true
+	return true
+}
+
+// question asks the holder of an address.
+func (s *Source) question(e entry) error {
+	p, n := s.ports[e.link], s.neighbours[e]
+	if p == nil || n.mac.IsZero() {
+		return errNoOwnAddress
+	}
+	return s.out.ask(p, e, n.mac)
+}
+
+// hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive.
+func (s *Source) hear(a answer) []route.Change {
+	c, ok := s.contests[a.entry]
+	if !ok || c.kept || s.neighbours[a.entry].mac != a.mac {
+		return nil
+	}
+	c.kept, c.again, c.until = true, false, s.now().Add(contestRest)
+	return s.uphold(a.entry, c)
+}
+
+// uphold leaves an address with its holder.
+func (s *Source) uphold(e entry, c *contest) (changes []route.Change) {
+	t := s.told[e]
+	if !c.claimant.IsZero() {
+		s.count(OutcomeKept)
+		s.quarantine(t.key, t.mac, c.claimant)
+		s.restore(e)
+	}
+	if c.sequence > 0 {
+		s.count(OutcomeDefended)
+		s.quarantine(t.key, t.mac, route.MAC{})
+		changes = s.raise(e, next(c.sequence))
+	}
+	c.claimant, c.sequence = route.MAC{}, 0
+	return changes
+}
+
+// decide ends the contests whose time is over: it returns the neighbours that changed.
+func (s *Source) decide() map[entry]struct{} {
+	changed := make(map[entry]struct{})
+	now := s.now()
+	for e, c := range s.contests {
+		if now.Before(c.until) {
+			continue
+		}
+		delete(s.contests, e)
+		_, held := s.told[e]
+		switch {
+		case !held: // the holder went by itself
+		case c.kept && c.again:
+			if !s.dispute(e, c.claimant, c.sequence) {
+				s.concede(e, c, changed)
+			}
+		case !c.kept:
+			s.concede(e, c, changed)
+		}
+	}
+	for e, until := range s.young {
+		if !now.Before(until) {
+			delete(s.young, e)
+		}
+	}
+	s.mu.Lock()
+	for key, q := range s.quarantines {
+		if !now.Before(q.until) {
+			delete(s.quarantines, key)
+		}
+	}
+	s.mu.Unlock()
+	return changed
+}
+
+// concede gives an address to whoever claims it.
+func (s *Source) concede(e entry, c *contest, changed map[entry]struct{}) {
+	if c.sequence > 0 {
+		s.yield(leave{entry: e, sequence: c.sequence})
+		return
+	}
+	n := neighbour{mac: c.claimant}
+	before := s.told[e]
+	now, is := s.classify(e, n)
+	if !is || now.key != before.key || !s.mayMove(e, now, before, true) {
+		s.count(OutcomeFrozen)
+		s.restore(e)
+		return
+	}
+	s.count(OutcomeFailover)
+	s.tell(Notice{Kind: NoticeFailover, Key: now.key, Holder: before.mac, Claimant: c.claimant})
+	s.neighbours[e] = n
+	if err := s.out.set(e, n.mac); err != nil {
+		s.log.Error("correct a neighbour entry", "addr", e.addr, "err", err)
+	}
+	changed[e] = struct{}{}
+}
+
+// quarantine notes that a claim was not believed; a zero claimant is at another site.
+func (s *Source) quarantine(key route.Key, holder, claimant route.MAC) {
+	s.mu.Lock()
+	before, known := s.quarantines[key]
+	known = known && before.mac == claimant && s.now().Before(before.until)
+	s.quarantines[key] = quarantined{claimant, s.now().Add(quarantineTime)}
+	s.mu.Unlock()
+	if !known {
+		s.tell(Notice{Kind: NoticeConflict, Key: key, Holder: holder, Claimant: claimant})
+	}
+}
+
+// inQuarantine reports whether a station's claim to an address is not believed at present.
+func (s *Source) inQuarantine(key route.Key, mac route.MAC) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, ok := s.quarantines[key]
+	return ok && q.mac == mac && s.now().Before(q.until)
+}
+
+// answered acts on another site's claim to a host that is here.
+func (s *Source) answered(d leave) {
+	until, young := s.young[d.entry]
+	t, held := s.told[d.entry]
+	switch _, frozen := s.freezer.of(t.key); {
+	case !held || d.sequence == 0 || frozen:
+	case young && s.now().Before(until): // we are the claimant
+		if t.mac != d.mac {
+			s.count(OutcomeYielded)
+			s.quarantine(t.key, route.MAC{}, t.mac)
+		}
+	case s.dispute(d.entry, route.MAC{}, d.sequence):
+		return
+	}
+	s.yield(d)
+}

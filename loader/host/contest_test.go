@@ -1,0 +1,263 @@
+package host
+
+import (
+	"net/netip"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"roam/loader/route"
+)
+
+func (m *model) entry(addr string) entry { return entry{modelLink, netip.MustParseAddr(addr)} }
+
+func (m *model) shows(addr string, mac route.MAC, kind SignKind) {
+	m.confirm(Sign{Kind: kind, Tenant: 1, Link: "lan0", MAC: mac, Addr: netip.MustParseAddr(addr)})
+}
+
+func (m *model) outcome(o Outcome) uint64 { return m.Status().Claims[o] }
+
+// Whoever claims the address of a host that answers gets nothing, however often: the holder is asked twice a second at most, and one event
+// tells of it. It makes no difference whether the kernel believed the claimant.
+func TestHolderAnswers(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for name, claim := range map[string]func(*model){
+			"kernel": func(m *model) { m.found(addr, macB) },
+			"sign":   func(m *model) { m.shows(addr, macB, SignClaim) },
+		} {
+			m := newModel(t, frozenSegment())
+			e := m.entry(addr)
+			m.alive[answer{e, macA}], m.alive[answer{e, macB}] = true, true
+			m.found(addr, macA)
+			asked := 0
+			for range 1000 {
+				claim(m)
+				asked += len(m.questions)
+				m.has(addr, macA)
+				m.pass(10 * time.Millisecond)
+			}
+			m.pass(contestRest)
+			m.has(addr, macA)
+			if kinds := m.kinds(); m.table[e] != macA || asked > 21 || asked < 15 || !slices.Equal(kinds, []NoticeKind{NoticeConflict}) {
+				t.Errorf("%s %s: asked %d times, the kernel has %s, told %v", addr, name, asked, m.table[e], kinds)
+			}
+			if doing, _ := m.Doing(hostKey(1, e.addr)); doing != InConflict || m.outcome(OutcomeKept) < 15 {
+				t.Errorf("%s %s: %q, %+v", addr, name, doing, m.Status())
+			}
+			m.pass(quarantineTime)
+			if doing, _ := m.Doing(hostKey(1, e.addr)); doing != Settled || len(m.contests) != 0 {
+				t.Errorf("%s %s: %q ten seconds later", addr, name, doing)
+			}
+		}
+	}
+}
+
+// The address of a host that is silent goes to who claims it, a fifth of a second later; a proxy that answers for it changes nothing,
+// nor does the claimant's own answer.
+func TestHolderIsSilent(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, frozenSegment())
+		e := m.entry(addr)
+		m.alive[answer{e, macB}] = true
+		m.found(addr, macA)
+		m.shows(addr, macB, SignClaim)
+		m.take(m.Source.hear(answer{e, route.MAC{2, 9}}))
+		m.take(m.Source.hear(answer{e, macB}))
+		m.pass(verdict - time.Millisecond)
+		m.has(addr, macA)
+		m.pass(time.Millisecond)
+		m.has(addr, macB)
+		c := m.claims[hostKey(1, e.addr)]
+		if kinds := m.kinds(); c.Sequence != 1 || m.table[e] != macB || !slices.Equal(kinds, []NoticeKind{NoticeFailover}) || m.outcome(OutcomeFailover) != 1 {
+			t.Errorf("%+v, the kernel has %s, told %v", c, m.table[e], kinds)
+		}
+
+		// One that answers a liar and dies then loses the address all the same.
+		m.found(addr, macA)
+		m.pass(0)
+		m.has(addr, macB)
+		delete(m.alive, answer{e, macB})
+		m.found(addr, macA)
+		m.pass(contestRest)
+		m.pass(verdict)
+		m.has(addr, macA)
+	}
+}
+
+// Who probes whether an address is free claims nothing, nor does who sends for somebody else; and where nobody can be asked, the kernel
+// is believed.
+func TestNoContest(t *testing.T) {
+	m := newModel(t, frozenSegment())
+	m.found("10.1.0.7", macA)
+	for _, kind := range []SignKind{SignProbe, SignData} {
+		m.shows("10.1.0.7", macB, kind)
+	}
+	m.shows("10.1.0.7", macA, SignClaim)
+	if len(m.contests) != 0 || len(m.questions) != 0 {
+		t.Errorf("%d contests", len(m.contests))
+	}
+	m.mute = true
+	m.shows("10.1.0.7", macB, SignClaim)
+	m.has("10.1.0.7", macA)
+	m.found("10.1.0.7", macB)
+	m.has("10.1.0.7", macB)
+	m.leaves("10.1.0.7", macA)
+	m.has("10.1.0.7", route.MAC{})
+}
+
+// Another site's claim to a host that answers here is answered with a higher sequence; to one that does not, it is a move.
+func TestContestBetweenSites(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, frozenSegment())
+		e := m.entry(addr)
+		m.found(addr, macA)
+		m.pass(time.Minute)
+		m.alive[answer{e, macA}] = true
+		for sequence := uint32(1); sequence < 9; sequence += 2 {
+			m.elsewhere(addr, macB, sequence)
+			m.pass(0)
+			m.has(addr, macA)
+			if c := m.claims[hostKey(1, e.addr)]; c.Sequence != sequence+1 {
+				t.Fatalf("answered with %d to %d", c.Sequence, sequence)
+			}
+			m.pass(contestRest)
+		}
+		if kinds := m.kinds(); !slices.Equal(kinds, []NoticeKind{NoticeConflict}) || m.outcome(OutcomeDefended) != 4 {
+			t.Errorf("told %v, %+v", kinds, m.Status())
+		}
+		delete(m.alive, answer{e, macA})
+		m.leaves(addr, macB)
+		m.has(addr, route.MAC{})
+
+		pinned := decision(addr, true, false)
+		pinned.Source, pinned.Sequence, pinned.Pinned = "bgp", 99, true
+		m.alive[answer{e, macA}] = true
+		m.pass(time.Hour)
+		m.away = map[route.Key]route.Decision{}
+		m.found(addr, macA)
+		if err := m.Apply(t.Context(), []route.Decision{pinned}); err != nil {
+			t.Fatal(err)
+		}
+		m.take(m.attend())
+		m.has(addr, route.MAC{})
+	}
+}
+
+// The site whose claim is answered believes it: it lets go, and does not claim the address for that station again for a while. The same
+// station back at its old place is a move.
+func TestClaimIsAnswered(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, segment())
+		e := m.entry(addr)
+		m.alive[answer{e, macB}] = true
+		m.elsewhere(addr, macA, 4)
+		m.found(addr, macB)
+		m.has(addr, macB)
+		m.elsewhere(addr, macA, 6)
+		m.has(addr, route.MAC{})
+		m.shows(addr, macB, SignClaim)
+		m.found(addr, macB)
+		m.has(addr, route.MAC{})
+		if len(m.questions) != 0 || !slices.Equal(m.kinds(), []NoticeKind{NoticeConflict}) ||
+			m.outcome(OutcomeYielded) != 1 || m.outcome(OutcomeQuarantined) != 2 {
+			t.Errorf("asked %v, %+v", m.questions, m.Status())
+		}
+		m.pass(quarantineTime)
+		m.found(addr, macB)
+		m.has(addr, macB)
+
+		m.elsewhere(addr, macB, 8) // moved on at once
+		m.has(addr, route.MAC{})
+		m.found(addr, macB) // and back
+		m.has(addr, macB)
+	}
+}
+
+// A sign of a host that is about to be let go has it asked again, and looked for once it is gone.
+func TestSignOfOneThatLeaves(t *testing.T) {
+	m := newModel(t, frozenSegment())
+	e := m.entry("10.1.0.7")
+	m.found("10.1.0.7", macA)
+	m.pass(time.Minute)
+	m.elsewhere("10.1.0.7", macA, 1)
+	m.answers() // it is on its way
+	m.alive[answer{e, macA}] = true
+	m.shows("10.1.0.7", macA, SignClaim)
+	m.pass(0)
+	m.has("10.1.0.7", macA)
+
+	m.leaving[e] = struct{}{}
+	m.shows("10.1.0.7", macA, SignClaim)
+	asked := len(m.asked)
+	m.gone("10.1.0.7")
+	if len(m.asked) == asked {
+		t.Error("nobody looks for it")
+	}
+}
+
+// The wire: a station is asked by its MAC from the gateway's own address, and only its own answer is heard.
+func TestAsk(t *testing.T) {
+	l := newLAN(t)
+	p := &port{Segment: segment()}
+	a := newAsker(New(Options{}).log)
+	defer a.close()
+	link := l.index("lan0")
+	for _, addr := range []string{"10.1.0.7/24", "2001:db8:1::7/64"} {
+		l.has(addr)
+		prefix := netip.MustParsePrefix(addr)
+		e := entry{link, prefix.Addr()}
+		for range 3 { // to a MAC that nobody has
+			if err := a.ask(p, e, macA); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.ask(p, e, mac(t, farMAC)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-a.answers:
+			if got != (answer{e, mac(t, farMAC)}) {
+				t.Errorf("%+v", got)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s does not answer", addr)
+		}
+	}
+	l.inFar(func() {
+		if out := l.neighbours("10.1.0.2"); len(out) == 0 {
+			t.Error("the question was not from the own address")
+		}
+	})
+	l.ip("link set lan0 down")
+	for range 2 { // a socket that fails is opened anew
+		if err := a.ask(p, entry{link, netip.MustParseAddr("10.1.0.7")}, macA); err == nil {
+			t.Error("asked on a link that is down")
+		}
+	}
+	p.Own = nil
+	if err := a.ask(p, entry{link, netip.MustParseAddr("10.1.0.7")}, macA); err != errNoOwnAddress {
+		t.Errorf("%v", err)
+	}
+	for _, short := range [][]byte{nil, make([]byte, arpLen-1), make([]byte, ndLen-1)} {
+		_, _, arp := arpAnswer(short)
+		_, _, nd := ndAnswer(short)
+		if arp || nd {
+			t.Errorf("%d bytes are an answer", len(short))
+		}
+	}
+	select {
+	case more := <-a.answers:
+		t.Errorf("another answer: %+v", more)
+	default:
+	}
+}
+
+func (l *lan) neighbours(addr string) string {
+	l.Helper()
+	out, err := exec.Command("ip", "neigh", "show", addr).Output()
+	if err != nil {
+		l.Fatal(err)
+	}
+	return string(out)
+}
