@@ -39,6 +39,11 @@ func (d *daemon) tellHost(n host.Notice) {
 		e.Kind = event.Failover
 		e.What = fmt.Sprintf("%s is at %s now", e.Subject, n.Claimant)
 		e.Why = fmt.Sprintf("%s, which had it, does not answer", n.Holder)
+	case host.NoticeNotAllowed:
+		e.Kind = event.Refused
+		e.What = fmt.Sprintf("%s is not taken for a host", e.Subject)
+		e.Why = fmt.Sprintf("%s has it, and mobility.allow of its segment does not list it", n.Claimant)
+		e.Do = "list it there and reload, if it may move"
 	}
 	d.events.Note(e.Kind, func() event.Event { return e })
 }

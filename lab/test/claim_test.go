@@ -216,3 +216,38 @@ func TestLiarElsewhere(t *testing.T) {
 		t.Errorf("%d claims in quarantine, echo %v", n, r)
 	}
 }
+
+// TestAllow: a host outside the list is not learned, is told of once, and is learned when the list has it.
+func TestAllow(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	h11, h12, gw1 := s.H("h11"), s.H("h12"), s.GW[lab.DC1]
+	gw1.Config.Mobility = `{allow: [10.1.0.11/32, "2001:db8:1::11/128"]}`
+	peers(t, s, "")
+	for range 3 {
+		h12.Announce()
+	}
+	h11.Announce()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	for _, ip := range h12.IPs() {
+		if e := awaitEvent(s, gw1, "refused", ip.String()); !strings.Contains(e.Why, h12.MAC) {
+			t.Errorf("%+v", e)
+		}
+		if c, err := winner(gw1, ip.String()); err == nil {
+			t.Errorf("learned %+v", c)
+		}
+	}
+	count := 0
+	for _, e := range events(gw1) {
+		if e.Kind == "refused" {
+			count++
+		}
+	}
+	if n := refused(gw1, "not_allowed"); count != 2 || n < 2 {
+		t.Errorf("%d events, %d refused", count, n)
+	}
+	gw1.Config.Mobility = `{allow: [10.1.0.0/24, "2001:db8:1::/64"]}`
+	gw1.WriteConfig()
+	gw1.MustCtl("reload")
+	h12.Announce()
+	homeAt(s, lab.DC1, h12.IPs()...)
+}

@@ -199,7 +199,7 @@ func TestReference(t *testing.T) {
 		"underlay.locators[0].public", "tenants[0].segments[0].l2vni",
 		"tenants[0].segments[0].dhcp_relay",
 		"tenants[0].segments[0].mobility.probe",
-		"tenants[0].segments[0].mobility.allow", "hooks.host_change",
+		"hooks.host_change",
 	})
 }
 

@@ -37,7 +37,6 @@ var later = map[string]string{
 	"underlay.locators.public":        "not acted on yet: packets carry the locator's own address",
 	"tenants.segments.l2vni":          "announced, but bridged frames are not taken yet: peers reach hosts here by routing",
 	"tenants.segments.mobility.probe": "not acted on yet: the kernel's neighbour table says who is here",
-	"tenants.segments.mobility.allow": "not acted on yet: every address of the subnets may move",
 	"tenants.segments.dhcp_relay":     "not acted on yet: DHCP is left to others",
 	"hooks.host_change":               "not acted on yet: the program is never run",
 }

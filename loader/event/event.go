@@ -27,6 +27,7 @@ const (
 	Thawed       Kind = "thawed"        // and is free again
 	Conflict     Kind = "conflict"      // somebody claims the address of a host that still answers: refused
 	Failover     Kind = "failover"      // or of one that does not: it has it now
+	Refused      Kind = "refused"       // a station has an address that no host may have
 	LocatorUp    Kind = "locator_up"    // the underlay knows the way to a tunnel end
 	LocatorDown  Kind = "locator_down"  // and no longer
 	PortUp       Kind = "port_up"       // the program runs on a port
@@ -44,14 +45,14 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, Conflict, Failover, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
 // level says how loudly a kind is logged: what an operator has to act on is a warning.
 func (k Kind) level() slog.Level {
 	switch k {
-	case Frozen, Conflict, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
+	case Frozen, Conflict, Refused, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

@@ -1,6 +1,8 @@
 package host
 
 import (
+	"slices"
+
 	"roam/loader/route"
 )
 
@@ -29,10 +31,11 @@ const (
 	OutcomeDefended    Outcome = "defended"    // another site's, answered with a higher sequence: the holder here still answers
 	OutcomeYielded     Outcome = "yielded"     // ours, which the holder's site answered so
 	OutcomeQuarantined Outcome = "quarantined" // refused: that was moments ago
+	OutcomeNotAllowed  Outcome = "not_allowed" // refused: mobility.allow does not list the address
 )
 
 // Outcomes are all of them, in the order of the manual.
-var Outcomes = []Outcome{OutcomeFrozen, OutcomeKept, OutcomeFailover, OutcomeDefended, OutcomeYielded, OutcomeQuarantined}
+var Outcomes = []Outcome{OutcomeFrozen, OutcomeKept, OutcomeFailover, OutcomeDefended, OutcomeYielded, OutcomeQuarantined, OutcomeNotAllowed}
 
 // Notice is something about a host that an operator should know.
 type Notice struct {
@@ -48,10 +51,11 @@ type NoticeKind int
 
 // The notices.
 const (
-	NoticeFrozen   NoticeKind = iota // a host moved once too often
-	NoticeThawed                     // its time is over
-	NoticeConflict                   // somebody claims the address of one that still answers; a zero claimant, or holder, is at another site
-	NoticeFailover                   // or of one that does not, and gets it
+	NoticeFrozen     NoticeKind = iota // a host moved once too often
+	NoticeThawed                       // its time is over
+	NoticeConflict                     // somebody claims the address of one that still answers; a zero claimant, or holder, is at another site
+	NoticeFailover                     // or of one that does not, and gets it
+	NoticeNotAllowed                   // a station has an address that no host may have
 )
 
 // leave is a host that is to leave, because another site has it with this mobility sequence; 0 where somebody says so by hand.
@@ -70,6 +74,7 @@ func (s *Source) count(o Outcome) {
 // admit decides whether a neighbour that is new here, or has another MAC, may be taken for what it is. If not the kernel is
 // told what holds instead.
 func (s *Source) admit(e entry, n neighbour) bool {
+	s.allowed(e, n.mac)
 	now, is := s.classify(e, n)
 	if !is || now.key == (route.Key{}) || n.permanent {
 		return true
@@ -92,6 +97,25 @@ func (s *Source) admit(e entry, n neighbour) bool {
 		s.count(OutcomeFrozen)
 	}
 	s.restore(e)
+	return false
+}
+
+// maxStrangers bounds how many addresses outside mobility.allow are told of, each once.
+const maxStrangers = 1024
+
+// allowed reports whether the segment takes an address for a host. A refusal is counted, and told of once.
+func (s *Source) allowed(e entry, claimant route.MAC) bool {
+	p := s.ports[e.link]
+	if p == nil || !p.covers(e.addr) || p.allows(e.addr) ||
+		slices.Contains(p.Gateway, e.addr) || slices.Contains(p.Own, e.addr) || slices.Contains(p.Routers, e.addr) {
+		return true
+	}
+	s.count(OutcomeNotAllowed)
+	key := hostKey(p.Tenant, e.addr)
+	if _, told := s.strangers[key]; !told && len(s.strangers) < maxStrangers {
+		s.strangers[key] = struct{}{}
+		s.tell(Notice{Kind: NoticeNotAllowed, Key: key, Claimant: claimant})
+	}
 	return false
 }
 

@@ -51,11 +51,12 @@ type Segment struct {
 	VLAN    uint16 // tag on it, 0 for none
 	Inner   uint16 // second tag (QinQ), 0 for none
 	Subnets []netip.Prefix
-	Gateway []netip.Addr // shared by all sites
-	Own     []netip.Addr // this gateway's
-	Routers []netip.Addr // other routers on the segment; link-local ones, too
-	NotHost []route.MAC  // MACs that are never a host's: the gateway's, foreign ones
-	Freeze  Freeze       // how often a host may move
+	Gateway []netip.Addr   // shared by all sites
+	Own     []netip.Addr   // this gateway's
+	Routers []netip.Addr   // other routers on the segment; link-local ones, too
+	NotHost []route.MAC    // MACs that are never a host's: the gateway's, foreign ones
+	Freeze  Freeze         // how often a host may move
+	Allow   []netip.Prefix // who may be a host, empty: all of the subnets
 }
 
 // Options of a Source.
@@ -133,10 +134,11 @@ type Source struct {
 	hints      map[entry]hint      // showed themselves and have not answered
 	searches   map[entry]time.Time // wanted and looked for: until when not again
 	contests   map[entry]*contest
-	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
-	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
-	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
-	dumped     bool                // once at least
+	strangers  map[route.Key]struct{} // told of as not allowed
+	young      map[entry]time.Time    // claimed although another site had it: until when that may be answered
+	leaving    map[entry]struct{}     // told to go: the kernel has yet to say that they went
+	doubtful   []entry                // found at the start without having been seen lately: to be confirmed
+	dumped     bool                   // once at least
 	ticks      int
 	doubt      time.Time // when to dump, zero for no doubt
 }
@@ -222,6 +224,7 @@ func New(o Options) *Source {
 		searches:   make(map[entry]time.Time),
 		leaving:    make(map[entry]struct{}),
 		contests:   make(map[entry]*contest),
+		strangers:  make(map[route.Key]struct{}),
 		young:      make(map[entry]time.Time),
 
 		quarantines: make(map[route.Key]quarantined),
@@ -434,6 +437,7 @@ func (s *Source) attend() (changes []route.Change) {
 	s.mu.Unlock()
 	forget = append(forget, s.withStation(departed)...) // a station that moved brings all its addresses
 	if replaced {
+		clear(s.strangers)
 		s.doubt = time.Now()
 	}
 	for _, d := range forget {

@@ -44,6 +44,11 @@ func (p *port) covers(addr netip.Addr) bool {
 	return false
 }
 
+// allows reports whether the segment takes an address that it covers for a host.
+func (p *port) allows(addr netip.Addr) bool {
+	return len(p.Allow) == 0 || slices.ContainsFunc(p.Allow, func(a netip.Prefix) bool { return a.Contains(addr) })
+}
+
 // edge reports whether addr is the network or the broadcast address of an IPv4 subnet that has them (RFC 3021).
 func edge(subnet netip.Prefix, addr netip.Addr) bool {
 	if !addr.Is4() || subnet.Bits() > 30 {
@@ -63,7 +68,7 @@ func (s *Source) classify(e entry, n neighbour) (sighting, bool) {
 	switch {
 	case slices.Contains(p.Routers, e.addr):
 		return t, true
-	case !p.covers(e.addr), slices.Contains(p.Gateway, e.addr), slices.Contains(p.Own, e.addr):
+	case !p.covers(e.addr), !p.allows(e.addr), slices.Contains(p.Gateway, e.addr), slices.Contains(p.Own, e.addr):
 		return sighting{}, false
 	}
 	for _, r := range p.Routers {

@@ -83,7 +83,7 @@ func (s *Source) again(e entry) {
 // has the sign says nothing that is not known; with another, the address is claimed from it.
 func (s *Source) confirm(g Sign) {
 	e, ok := s.entryOf(g)
-	if !ok {
+	if !ok || !s.allowed(e, g.MAC) {
 		return
 	}
 	n, found := s.neighbours[e]
@@ -148,7 +148,7 @@ func (s *Source) search(g Sign) {
 	s.mu.Lock()
 	e, err := s.locate(g.Tenant, g.Addr)
 	s.mu.Unlock()
-	if err != nil {
+	if err != nil || !s.ports[e.link].allows(g.Addr) {
 		return
 	}
 	_, found := s.neighbours[e]
