@@ -138,7 +138,7 @@ func hostSegments(c *config.Config, index func(name string) uint16) []host.Segme
 				Index: int(index(s.Name)), Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner,
 				Subnets: s.Subnets, Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers,
 				NotHost: append([]route.MAC{s.Gateway.MAC}, s.Gateway.ForeignMACs...),
-				Freeze:  host.Freeze(s.Mobility.Freeze), Allow: s.Mobility.Allow,
+				Freeze:  host.Freeze(s.Mobility.Freeze), Probe: host.Probe(s.Mobility.Probe), Allow: s.Mobility.Allow,
 			}
 			seg.Gateway = s.Gateway.Addresses
 			list = append(list, seg)

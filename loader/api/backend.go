@@ -41,7 +41,7 @@ type Claim struct {
 
 // Mobility is what a host is doing.
 type Mobility struct {
-	State string    // here, away, held, leaving, conflict, frozen, sticky
+	State string    // here, probing, leaving, away, held, conflict, frozen, sticky, learning
 	Until time.Time // of a frozen host: when it recovers, zero for by hand
 }
 

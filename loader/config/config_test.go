@@ -198,7 +198,6 @@ func TestReference(t *testing.T) {
 	equal(t, keys, []string{
 		"underlay.locators[0].public", "tenants[0].segments[0].l2vni",
 		"tenants[0].segments[0].dhcp_relay",
-		"tenants[0].segments[0].mobility.probe",
 		"hooks.host_change",
 	})
 }

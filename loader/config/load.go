@@ -34,11 +34,10 @@ const (
 // later names the keys that are read and checked but not acted on yet, by path without list positions.
 // A capability that arrives takes its line out.
 var later = map[string]string{
-	"underlay.locators.public":        "not acted on yet: packets carry the locator's own address",
-	"tenants.segments.l2vni":          "announced, but bridged frames are not taken yet: peers reach hosts here by routing",
-	"tenants.segments.mobility.probe": "not acted on yet: the kernel's neighbour table says who is here",
-	"tenants.segments.dhcp_relay":     "not acted on yet: DHCP is left to others",
-	"hooks.host_change":               "not acted on yet: the program is never run",
+	"underlay.locators.public":    "not acted on yet: packets carry the locator's own address",
+	"tenants.segments.l2vni":      "announced, but bridged frames are not taken yet: peers reach hosts here by routing",
+	"tenants.segments.dhcp_relay": "not acted on yet: DHCP is left to others",
+	"hooks.host_change":           "not acted on yet: the program is never run",
 }
 
 // Load reads and validates a file; see Parse.

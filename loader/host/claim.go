@@ -32,10 +32,11 @@ const (
 	OutcomeYielded     Outcome = "yielded"     // ours, which the holder's site answered so
 	OutcomeQuarantined Outcome = "quarantined" // refused: that was moments ago
 	OutcomeNotAllowed  Outcome = "not_allowed" // refused: mobility.allow does not list the address
+	OutcomeLost        Outcome = "lost"        // ours, ended: the host did not answer mobility.probe
 )
 
 // Outcomes are all of them, in the order of the manual.
-var Outcomes = []Outcome{OutcomeFrozen, OutcomeKept, OutcomeFailover, OutcomeDefended, OutcomeYielded, OutcomeQuarantined, OutcomeNotAllowed}
+var Outcomes = []Outcome{OutcomeFrozen, OutcomeKept, OutcomeFailover, OutcomeDefended, OutcomeYielded, OutcomeQuarantined, OutcomeNotAllowed, OutcomeLost}
 
 // Notice is something about a host that an operator should know.
 type Notice struct {
@@ -183,6 +184,7 @@ func (s *Source) yield(d leave) {
 		s.freezer.left(s.ports[d.link].Freeze, t.key, s.now())
 	}
 	s.leaving[d.entry] = struct{}{}
+	s.mark(s.told[d.entry].key, IsLeaving)
 	if err := s.out.forget(d.entry); err != nil {
 		delete(s.leaving, d.entry)
 		s.log.Error("delete a neighbour entry", "addr", d.addr, "err", err)
@@ -224,6 +226,9 @@ const (
 	Settled    Doing = ""
 	IsFrozen   Doing = "frozen"
 	InConflict Doing = "conflict" // somebody else claims its address
+	IsLearning Doing = "learning" // it showed itself, or is wanted, and has not answered yet
+	IsProbing  Doing = "probing"  // it is here, and has not answered the last question
+	IsLeaving  Doing = "leaving"  // another site claims it, or it is let go already
 )
 
 // Doing says what a host is in the middle of; with IsFrozen, since when and for how long.
@@ -236,7 +241,18 @@ func (s *Source) Doing(key route.Key) (Doing, Frozen) {
 	if q, ok := s.quarantines[key]; ok && s.now().Before(q.until) {
 		return InConflict, Frozen{}
 	}
-	return Settled, Frozen{}
+	return s.doing[key], Frozen{}
+}
+
+// mark notes what a host is doing, for those who ask.
+func (s *Source) mark(key route.Key, doing Doing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if doing == Settled {
+		delete(s.doing, key)
+	} else if key != (route.Key{}) {
+		s.doing[key] = doing
+	}
 }
 
 // remember and keep load and save what outlives a restart.

@@ -49,6 +49,11 @@ func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	}
 	c.sequence = max(c.sequence, sequence)
 	c.again = true
+	doing := InConflict
+	if c.claimant.IsZero() {
+		doing = IsLeaving
+	}
+	s.mark(s.told[e].key, doing)
 	return true
 }
 
@@ -63,8 +68,12 @@ func (s *Source) question(e entry) error {
 
 // hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive.
 func (s *Source) hear(a answer) []route.Change {
+	if s.neighbours[a.entry].mac != a.mac {
+		return nil
+	}
+	s.alive(a.entry)
 	c, ok := s.contests[a.entry]
-	if !ok || c.kept || s.neighbours[a.entry].mac != a.mac {
+	if !ok || c.kept {
 		return nil
 	}
 	c.kept, c.again, c.until = true, false, s.now().Add(contestRest)
@@ -74,6 +83,7 @@ func (s *Source) hear(a answer) []route.Change {
 // uphold leaves an address with its holder.
 func (s *Source) uphold(e entry, c *contest) (changes []route.Change) {
 	t := s.told[e]
+	s.mark(t.key, Settled) // but for the quarantine
 	if !c.claimant.IsZero() {
 		s.count(OutcomeKept)
 		s.quarantine(t.key, t.mac, c.claimant)
@@ -97,7 +107,8 @@ func (s *Source) decide() map[entry]struct{} {
 			continue
 		}
 		delete(s.contests, e)
-		_, held := s.told[e]
+		t, held := s.told[e]
+		s.mark(t.key, Settled)
 		switch {
 		case !held: // the holder went by itself
 		case c.kept && c.again:

@@ -56,6 +56,7 @@ type Segment struct {
 	Routers []netip.Addr   // other routers on the segment; link-local ones, too
 	NotHost []route.MAC    // MACs that are never a host's: the gateway's, foreign ones
 	Freeze  Freeze         // how often a host may move
+	Probe   Probe          // how it is confirmed that a host is still here
 	Allow   []netip.Prefix // who may be a host, empty: all of the subnets
 }
 
@@ -123,6 +124,7 @@ type Source struct {
 	freezer  *freezer // locks itself
 
 	quarantines map[route.Key]quarantined
+	doing       map[route.Key]Doing // what is not settled
 
 	// Of Run's goroutine.
 	out        outside
@@ -133,6 +135,8 @@ type Source struct {
 	lost       map[entry]int       // removed by the kernel for want of use: attempts left
 	hints      map[entry]hint      // showed themselves and have not answered
 	searches   map[entry]time.Time // wanted and looked for: until when not again
+	watches    watches
+	paced      time.Time // no host is asked whether it is still here before
 	contests   map[entry]*contest
 	strangers  map[route.Key]struct{} // told of as not allowed
 	young      map[entry]time.Time    // claimed although another site had it: until when that may be answered
@@ -227,7 +231,8 @@ func New(o Options) *Source {
 		strangers:  make(map[route.Key]struct{}),
 		young:      make(map[entry]time.Time),
 
-		quarantines: make(map[route.Key]quarantined),
+		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing),
+		watches: watches{of: make(map[entry]*watch)},
 	}
 }
 
@@ -385,7 +390,14 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 	defer ticker.Stop()
 	verdicts, pending := time.NewTimer(time.Hour), false
 	defer verdicts.Stop()
+	probes, next := time.NewTimer(time.Hour), time.Time{}
+	defer probes.Stop()
 	for {
+		if at := s.nextProbe(); !at.Equal(next) {
+			if next = at; !at.IsZero() {
+				probes.Reset(time.Until(at))
+			}
+		}
 		if len(s.contests) > 0 && !pending {
 			verdicts.Reset(settle)
 			pending = true
@@ -403,6 +415,9 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 			err = s.report(ctx, to, nil, s.attend()...)
 		case a := <-answers:
 			err = s.report(ctx, to, nil, s.hear(a)...)
+		case <-probes.C:
+			next = time.Time{}
+			err = s.report(ctx, to, s.askPresent())
 		case <-verdicts.C:
 			pending = false
 			err = s.report(ctx, to, s.decide())

@@ -140,6 +140,9 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 		}
 		s.neighbours[e] = after
 		delete(s.leaving, e) // it did not go
+		if n.State&netlink.NUD_REACHABLE != 0 {
+			s.alive(e)
+		}
 		delete(s.hints, e)
 		delete(s.searches, e)
 	default:

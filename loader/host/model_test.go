@@ -152,9 +152,22 @@ func (m *model) leaves(addr string, mac route.MAC) {
 	m.pass(verdict)
 }
 
+// pass lets those who were asked answer, and then time go by: what is due meanwhile happens when it is due.
 func (m *model) pass(d time.Duration) {
 	m.answers()
-	m.clock = m.clock.Add(d)
+	for end := m.clock.Add(d); ; {
+		at := m.nextProbe()
+		if at.IsZero() || at.After(end) {
+			m.clock = end
+			break
+		}
+		if at.After(m.clock) {
+			m.clock = at
+		}
+		m.take(m.compare(m.decide()))
+		m.take(m.compare(m.askPresent()))
+		m.answers()
+	}
 	m.Source.thaw()
 	m.take(m.compare(m.decide()))
 }

@@ -98,6 +98,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		}
 		gone = append(gone, before.station)
 		delete(s.told, e)
+		delete(s.doing, before.key)
 		delete(s.leaving, e)
 		delete(s.young, e)
 		if before.key != (route.Key{}) {
@@ -109,10 +110,15 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		s.told[e] = t
 		if t.key != (route.Key{}) {
 			s.here[t.key] = e
+			delete(s.doing, t.key)
 		}
 	}
 	s.mu.Unlock()
 	for e, t := range come {
+		s.alive(e)
+		if t.key != (route.Key{}) {
+			s.watch(e)
+		}
 		changes = append(changes, s.arrive(e, t)...)
 	}
 	for _, st := range gone {

@@ -121,6 +121,7 @@ func (s *Source) confirm(g Sign) {
 	}
 	delete(s.searches, e)
 	s.hints[e] = hint{hintTicks, s.now()}
+	s.mark(key, IsLearning)
 	s.probe(e)
 }
 
@@ -161,7 +162,8 @@ func (s *Source) search(g Sign) {
 		s.unheeded()
 		return
 	}
-	s.searches[e] = time.Now().Add(searchRest)
+	s.searches[e] = s.now().Add(searchRest)
+	s.mark(hostKey(g.Tenant, g.Addr), IsLearning)
 	s.probe(e)
 }
 
@@ -171,21 +173,34 @@ func (s *Source) unheeded() {
 	s.mu.Unlock()
 }
 
+// settle ends the search for a host.
+func (s *Source) settle(e entry) {
+	p := s.ports[e.link]
+	if p == nil {
+		return
+	}
+	if _, here := s.told[e]; !here {
+		s.mark(hostKey(p.Tenant, e.addr), Settled)
+	}
+}
+
 // askHints goes on asking the hosts that showed themselves, and forgets old searches.
 func (s *Source) askHints() {
 	for e, h := range s.hints {
 		h.left--
 		if h.left == 0 || s.ports[e.link] == nil {
 			delete(s.hints, e)
+			s.settle(e)
 			continue
 		}
 		s.hints[e] = h
 		s.probe(e)
 	}
-	now := time.Now()
+	now := s.now()
 	for e, end := range s.searches {
 		if now.After(end) {
 			delete(s.searches, e)
+			s.settle(e)
 		}
 	}
 }
