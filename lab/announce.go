@@ -19,6 +19,18 @@ func (h *Host) Announce() {
 	})
 }
 
+// Arrive has a host's hypervisor tell switches that it is here, by RARP (RFC 903): that names its MAC and no address.
+func (h *Host) Arrive() {
+	h.lab.Helper()
+	h.say("announce by RARP", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
+		frame := arpRequest(link, netip.IPv4Unspecified(), netip.IPv4Unspecified())
+		frame[0].(*layers.Ethernet).EthernetType = 0x8035
+		arp := frame[1].(*layers.ARP)
+		arp.Operation, arp.DstHwAddress = 3, link.HardwareAddr
+		return say(frame...)
+	})
+}
+
 // AskAll has a host ask by ARP for every address of an IPv4 prefix, as fast as it can.
 func (h *Host) AskAll(prefix netip.Prefix) {
 	h.lab.Helper()

@@ -147,7 +147,7 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	})
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
-		Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d},
+		Addresses: d.bgp.Addresses, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d},
 	})
 	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: known})
 	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)
@@ -256,11 +256,9 @@ func (d *daemon) passSightings(ctx context.Context) error {
 		return err
 	}
 	for s := range seen {
-		if s.Addr.IsValid() {
-			d.hosts.Saw(ctx, host.Sign{
-				Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
-			})
-		}
+		d.hosts.Saw(ctx, host.Sign{
+			Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
+		})
 	}
 	return nil
 }
@@ -271,6 +269,8 @@ func signKind(k maps.SightKind) host.SignKind {
 		return host.SignData
 	case maps.SightARPProbe, maps.SightNDDAD:
 		return host.SignProbe
+	case maps.SightRARP:
+		return host.SignRARP
 	}
 	return host.SignClaim
 }

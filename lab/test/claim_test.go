@@ -251,3 +251,31 @@ func TestAllow(t *testing.T) {
 	h12.Announce()
 	homeAt(s, lab.DC1, h12.IPs()...)
 }
+
+// TestRARP: a guest moves and says nothing; its hypervisor sends one RARP. Its gateway knows by the other's announcements what addresses it has,
+// and the one where it was, what it had there.
+func TestRARP(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	for _, g := range s.GW {
+		g.Config.Mobility = often
+	}
+	peers(t, s, "")
+	h11 := s.H("h11")
+	h11.Announce()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	for move := 1; move <= 4; move++ {
+		site := move % 2
+		s.Replug(h11, site)
+		start := time.Now()
+		h11.Arrive()
+		for _, ip := range h11.IPs() {
+			e := awaitNthEvent(s, s.GW[site], "move", ip.String(), move)
+			took := e.Time.Sub(start)
+			t.Logf("move %d, %s: detected after %v", move, ip, took)
+			if took > 50*time.Millisecond {
+				t.Errorf("move %d, %s: detected after %v", move, ip, took)
+			}
+		}
+		homeAt(s, site, h11.IPs()...)
+	}
+}

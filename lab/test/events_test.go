@@ -14,7 +14,10 @@ import (
 )
 
 // happened are a gateway's events as roamctl tells them.
-type happened struct{ Kind, Subject, What, Why, Do string }
+type happened struct {
+	Kind, Subject, What, Why, Do string
+	Time                         time.Time
+}
 
 func events(g *lab.Gateway) (list []happened) {
 	g.JSON(&list, "events")
@@ -22,15 +25,20 @@ func events(g *lab.Gateway) (list []happened) {
 }
 
 // awaitEvent waits until a gateway tells of something.
-func awaitEvent(s *lab.Sites, g *lab.Gateway, kind, subject string) (found happened) {
+func awaitEvent(s *lab.Sites, g *lab.Gateway, kind, subject string) happened {
+	s.Helper()
+	return awaitNthEvent(s, g, kind, subject, 1)
+}
+
+// awaitNthEvent waits until a gateway tells of something for the nth time.
+func awaitNthEvent(s *lab.Sites, g *lab.Gateway, kind, subject string, n int) (found happened) {
 	s.Helper()
 	s.Until(10*time.Second, fmt.Sprintf("%s tells of %s of %s", g.Name, kind, subject), func() error {
-		list := events(g)
-		i := slices.IndexFunc(list, func(e happened) bool { return e.Kind == kind && strings.Contains(e.Subject, subject) })
-		if i < 0 {
+		list := slices.DeleteFunc(events(g), func(e happened) bool { return e.Kind != kind || !strings.Contains(e.Subject, subject) })
+		if len(list) < n {
 			return fmt.Errorf("it tells of %+v", list)
 		}
-		found = list[i]
+		found = list[n-1]
 		return nil
 	})
 	return found

@@ -74,6 +74,9 @@ type Options struct {
 	// with, by its address or its MAC, and whether they do so at another site. Called from Run's goroutine.
 	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
 
+	// Addresses, if set, lists the hosts that others announce with a MAC. Called from Run's goroutine.
+	Addresses func(tenant route.TenantID, mac route.MAC) []netip.Addr
+
 	// Tell, if set, hears what an operator should know. Called from Run's goroutine; must not call back.
 	Tell func(Notice)
 
@@ -103,6 +106,7 @@ type Source struct {
 	site   string
 	macsTo func(int, route.MAC, bool)
 	others func(route.Key, route.MAC) (uint32, bool, bool)
+	known  func(route.TenantID, route.MAC) []netip.Addr
 	tell   func(Notice)
 	state  string
 	names  Names
@@ -131,10 +135,11 @@ type Source struct {
 	neighbours map[entry]neighbour
 	told       map[entry]told
 	stations   map[station]presence
-	asked      map[entry]int       // to be resolved: attempts left
-	lost       map[entry]int       // removed by the kernel for want of use: attempts left
-	hints      map[entry]hint      // showed themselves and have not answered
-	searches   map[entry]time.Time // wanted and looked for: until when not again
+	asked      map[entry]int            // to be resolved: attempts left
+	lost       map[entry]int            // removed by the kernel for want of use: attempts left
+	hints      map[entry]hint           // showed themselves and have not answered
+	searches   map[entry]time.Time      // wanted and looked for: until when not again
+	bound      map[station][]netip.Addr // that a station had when it was last here
 	watches    watches
 	paced      time.Time // no host is asked whether it is still here before
 	contests   map[entry]*contest
@@ -205,6 +210,9 @@ func New(o Options) *Source {
 	if o.Sequence == nil {
 		o.Sequence = func(route.Key, route.MAC) (uint32, bool, bool) { return 0, false, false }
 	}
+	if o.Addresses == nil {
+		o.Addresses = func(route.TenantID, route.MAC) []netip.Addr { return nil }
+	}
 	if o.Tell == nil {
 		o.Tell = func(Notice) {}
 	}
@@ -213,7 +221,7 @@ func New(o Options) *Source {
 	}
 	return &Source{
 		log: o.Log, site: o.Site, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
-		tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
+		known: o.Addresses, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),
@@ -228,6 +236,7 @@ func New(o Options) *Source {
 		searches:   make(map[entry]time.Time),
 		leaving:    make(map[entry]struct{}),
 		contests:   make(map[entry]*contest),
+		bound:      make(map[station][]netip.Addr),
 		strangers:  make(map[route.Key]struct{}),
 		young:      make(map[entry]time.Time),
 

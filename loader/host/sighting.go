@@ -99,6 +99,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		gone = append(gone, before.station)
 		delete(s.told, e)
 		delete(s.doing, before.key)
+		s.unbind(before)
 		delete(s.leaving, e)
 		delete(s.young, e)
 		if before.key != (route.Key{}) {

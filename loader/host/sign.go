@@ -15,9 +15,9 @@ type Sign struct {
 	Tenant route.TenantID
 	Link   string // access port where it showed itself; of a wanted host, where the packet came in
 	VLAN   uint16
-	Inner  uint16    // second tag (QinQ), 0 for none
-	MAC    route.MAC // zero: a wanted host, to whom somebody sends and whom nobody has seen
-	Addr   netip.Addr
+	Inner  uint16     // second tag (QinQ), 0 for none
+	MAC    route.MAC  // zero: a wanted host, to whom somebody sends and whom nobody has seen
+	Addr   netip.Addr // not valid with SignRARP
 }
 
 // SignKind is what a sign says of the MAC that it came with.
@@ -28,6 +28,7 @@ const (
 	SignClaim SignKind = iota // it has the address: ARP, neighbour discovery
 	SignProbe                 // it means to take it, if nobody has it
 	SignData                  // it sends with the address, perhaps for somebody else
+	SignRARP                  // it is here; with what address it does not say
 )
 
 const (
@@ -56,9 +57,12 @@ func (s *Source) Saw(ctx context.Context, g Sign) {
 // heed acts on a sign and on those that wait behind it, up to a batch.
 func (s *Source) heed(g Sign) {
 	for range batch {
-		if g.MAC.IsZero() {
+		switch {
+		case g.MAC.IsZero():
 			s.search(g)
-		} else {
+		case g.Kind == SignRARP:
+			s.arrived(g)
+		default:
 			s.confirm(g)
 		}
 		select {

@@ -157,6 +157,16 @@ func (s *Source) Sequence(key route.Key, mac route.MAC) (sequence uint32, elsewh
 	return sequence, elsewhere, ok
 }
 
+// Addresses lists the hosts that are announced with a MAC, each once, as many as a station may well have. Safe for concurrent use.
+func (s *Source) Addresses(tenant route.TenantID, mac route.MAC) []netip.Addr {
+	s.tableMu.RLock()
+	defer s.tableMu.RUnlock()
+	if s.table == nil {
+		return nil
+	}
+	return s.table.addresses(station{tenant, mac})
+}
+
 // Sessions lists the neighbours, in the order of the configuration.
 func (s *Source) Sessions(ctx context.Context) ([]Session, error) {
 	s.mu.Lock()

@@ -283,6 +283,19 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
+// maxAddresses is how many addresses of a MAC are listed.
+const maxAddresses = 64
+
+func (t *table) addresses(s station) (list []netip.Addr) {
+	for at := t.macs[s]; at != 0 && len(list) < maxAddresses; at = t.slab[at].nextMAC {
+		key, ok := t.slab[at].key()
+		if k := key.route(); ok && k.Host() && !slices.Contains(list, k.Prefix.Addr()) {
+			list = append(list, k.Prefix.Addr())
+		}
+	}
+	return list
+}
+
 // highest is the path with the highest sequence that a MAC is announced with, or nil.
 func (t *table) highest(s station) *path {
 	var best *path
