@@ -62,7 +62,7 @@ func (o operator) Clear(key route.Key) bool {
 		return false
 	}
 	o.d.events.Add(event.Event{
-		Kind: event.Thawed, Subject: key.Prefix.Addr().String(), Tenant: names{o.d}.TenantName(key.Tenant),
+		Kind: event.Thawed, Subject: key.Prefix.Addr().String(), Tenant: names(o).TenantName(key.Tenant),
 		What: key.Prefix.Addr().String() + " is free to move again", Why: "somebody cleared it",
 	})
 	return true

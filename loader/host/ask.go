@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -25,7 +26,7 @@ import (
 // Its sockets belong to the namespace of the thread that asks. One goroutine calls ask and close.
 type asker struct {
 	log     *slog.Logger
-	answers chan answer
+	answers chan heard
 	end     chan struct{}
 	conns   map[int]*conns // by interface index
 }
@@ -36,6 +37,12 @@ type answer struct {
 	mac route.MAC
 }
 
+// heard is an answer and when it came.
+type heard struct {
+	answer
+	at time.Time
+}
+
 type conns struct {
 	arp, nd *packet.Conn
 	mac     net.HardwareAddr
@@ -44,7 +51,7 @@ type conns struct {
 var errNoOwnAddress = errors.New("the gateway has no own address of this family on the segment to ask from")
 
 func newAsker(log *slog.Logger) *asker {
-	return &asker{log: log, answers: make(chan answer, queue), end: make(chan struct{}), conns: make(map[int]*conns)}
+	return &asker{log: log, answers: make(chan heard, queue), end: make(chan struct{}), conns: make(map[int]*conns)}
 }
 
 func (a *asker) close() {
@@ -116,7 +123,7 @@ func (a *asker) hear(link int, conn *packet.Conn, decode func([]byte) (netip.Add
 			continue
 		}
 		select {
-		case a.answers <- answer{entry{link, addr}, mac}:
+		case a.answers <- heard{answer{entry{link, addr}, mac}, time.Now()}:
 		case <-a.end:
 			return
 		}

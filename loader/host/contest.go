@@ -15,6 +15,7 @@ import (
 type contest struct {
 	claimant route.MAC // on the segment, zero for none
 	sequence uint32    // that another site claims it with, zero for none
+	asked    time.Time // the holder, the last time
 	until    time.Time // the holder may answer; once it has, that it need not be asked again
 	kept     bool      // it has
 	again    bool      // and somebody has claimed it since
@@ -34,14 +35,20 @@ type quarantined struct {
 	until time.Time
 }
 
-// dispute opens a contest, or adds a claim to the one under way. False: the holder cannot be asked.
+// dispute opens a contest, or adds a claim to the one under way. False: the holder cannot be asked. Where there are too many contests already
+// claims on the segment are refused: who floods it must not get by that what he would not get otherwise.
 func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	c, ok := s.contests[e]
-	if !ok {
-		c = &contest{until: s.now().Add(verdict)}
-		if len(s.contests) >= maxContests || s.question(e) != nil {
-			return false
-		}
+	switch {
+	case ok:
+	case len(s.contests) >= maxContests && !claimant.IsZero():
+		s.unheeded()
+		s.restore(e)
+		return true
+	case len(s.contests) >= maxContests || s.question(e) != nil:
+		return false
+	default:
+		c = &contest{asked: s.now(), until: s.now().Add(verdict)}
 		s.contests[e] = c
 	}
 	if !claimant.IsZero() {
@@ -66,14 +73,15 @@ func (s *Source) question(e entry) error {
 	return s.out.ask(p, e, n.mac)
 }
 
-// hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive.
-func (s *Source) hear(a answer) []route.Change {
+// hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive. Nor does an answer
+// to an earlier question, from before the host moved.
+func (s *Source) hear(a heard) []route.Change {
 	if s.neighbours[a.entry].mac != a.mac {
 		return nil
 	}
 	s.alive(a.entry)
 	c, ok := s.contests[a.entry]
-	if !ok || c.kept {
+	if !ok || c.kept && !c.again || a.at.Before(c.asked) {
 		return nil
 	}
 	c.kept, c.again, c.until = true, false, s.now().Add(contestRest)

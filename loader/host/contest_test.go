@@ -62,8 +62,9 @@ func TestHolderIsSilent(t *testing.T) {
 		m.alive[answer{e, macB}] = true
 		m.found(addr, macA)
 		m.shows(addr, macB, SignClaim)
-		m.take(m.Source.hear(answer{e, route.MAC{2, 9}}))
-		m.take(m.Source.hear(answer{e, macB}))
+		m.take(m.hear(heard{answer{e, route.MAC{2, 9}}, m.clock}))
+		m.take(m.hear(heard{answer{e, macB}, m.clock}))
+		m.take(m.hear(heard{answer{e, macA}, m.clock.Add(-time.Millisecond)}))
 		m.pass(verdict - time.Millisecond)
 		m.has(addr, macA)
 		m.pass(time.Millisecond)
@@ -187,6 +188,17 @@ func TestSignOfOneThatLeaves(t *testing.T) {
 	m.pass(0)
 	m.has("10.1.0.7", macA)
 
+	// While it need not be asked again, another claim waits, but not if it shows itself.
+	m.elsewhere("10.1.0.7", macA, 3)
+	if len(m.questions) != 0 {
+		t.Error("asked twice in a moment")
+	}
+	m.shows("10.1.0.7", macA, SignClaim)
+	m.answers()
+	if c := m.claims[hostKey(1, e.addr)]; c.Sequence != 4 {
+		t.Errorf("%+v", c)
+	}
+
 	m.leaving[e] = struct{}{}
 	m.shows("10.1.0.7", macA, SignClaim)
 	asked := len(m.asked)
@@ -194,6 +206,43 @@ func TestSignOfOneThatLeaves(t *testing.T) {
 	if len(m.asked) == asked {
 		t.Error("nobody looks for it")
 	}
+}
+
+// A flood of claims to more addresses than can be disputed at once gets none of them.
+func TestTooManyContests(t *testing.T) {
+	seg := segment()
+	seg.Subnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	m := newModel(t, seg)
+	list := make([]string, 0, maxContests+9)
+	for a := netip.MustParseAddr("10.2.0.0"); len(list) < cap(list); a = a.Next() {
+		list = append(list, a.String())
+		m.alive[answer{m.entry(a.String()), macA}] = true
+		m.found(a.String(), macA)
+	}
+	for _, addr := range list {
+		m.found(addr, macB)
+	}
+	m.pass(verdict)
+	for _, addr := range list {
+		m.has(addr, macA)
+	}
+	if n := m.Status().Unheeded; n != 9 {
+		t.Errorf("%d were not disputed", n)
+	}
+}
+
+// A contest is about one holder, and ends with it: who comes after it is asked anew.
+func TestContestEndsWithItsHolder(t *testing.T) {
+	m := newModel(t, frozenSegment())
+	e := m.entry("10.1.0.7")
+	m.found("10.1.0.7", macB)
+	m.shows("10.1.0.7", macA, SignClaim)
+	m.answers() // it is dead
+	m.gone("10.1.0.7")
+	m.found("10.1.0.7", macB)
+	m.alive[answer{e, macB}] = true
+	m.pass(verdict)
+	m.has("10.1.0.7", macB)
 }
 
 // The wire: a station is asked by its MAC from the gateway's own address, and only its own answer is heard.
@@ -212,16 +261,18 @@ func TestAsk(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := a.ask(p, e, mac(t, farMAC)); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case got := <-a.answers:
-			if got != (answer{e, mac(t, farMAC)}) {
-				t.Errorf("%+v", got)
+		got := heard{}
+		for deadline := time.Now().Add(10 * time.Second); got.at.IsZero(); { // a link that has just come up takes its time
+			if err := a.ask(p, e, mac(t, farMAC)); err != nil || time.Now().After(deadline) {
+				t.Fatalf("%s does not answer: %v", addr, err)
 			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("%s does not answer", addr)
+			select {
+			case got = <-a.answers:
+			case <-time.After(time.Second):
+			}
+		}
+		if got.answer != (answer{e, mac(t, farMAC)}) {
+			t.Errorf("%+v", got)
 		}
 	}
 	l.inFar(func() {
@@ -246,10 +297,10 @@ func TestAsk(t *testing.T) {
 			t.Errorf("%d bytes are an answer", len(short))
 		}
 	}
-	select {
-	case more := <-a.answers:
-		t.Errorf("another answer: %+v", more)
-	default:
+	for len(a.answers) > 0 {
+		if more := <-a.answers; more.mac != mac(t, farMAC) {
+			t.Errorf("another answer: %+v", more)
+		}
 	}
 }
 

@@ -40,7 +40,6 @@ type freezer struct {
 	moves  map[route.Key]moves
 	frozen map[route.Key]Frozen
 	dirty  bool // frozen differs from what was saved
-	total  uint64
 }
 
 // moves are the last ones of a host, oldest first, and where the last one led: to that place it does not move again, however often
@@ -80,7 +79,6 @@ func (f *freezer) moved(limit Freeze, last Frozen, to place, now time.Time) bool
 		last.Until = now.Add(limit.Recover)
 	}
 	f.frozen[last.Key], f.dirty = last, true
-	f.total++
 	return true
 }
 
@@ -164,15 +162,15 @@ func (f *freezer) thaw(now time.Time) (over []Frozen) {
 	return over
 }
 
-// all lists those that are frozen, and how many ever were.
-func (f *freezer) all() ([]Frozen, uint64) {
+// all lists those that are frozen.
+func (f *freezer) all() []Frozen {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := make([]Frozen, 0, len(f.frozen))
 	for _, z := range f.frozen {
 		list = append(list, z)
 	}
-	return list, f.total
+	return list
 }
 
 // Names translates tenants to what outlives a restart.

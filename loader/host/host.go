@@ -26,6 +26,9 @@
 // host (see Sign): it is taken for a hint, the kernel asks the host, and its answer is a neighbour like any other. A host
 // that is wanted is looked for in the same way.
 //
+// An address belongs to whoever has it and answers (see contest), may not move too often (see Freeze), and is let go when its host does
+// not answer any more (see Probe): for that we ask by ourselves, one station at a time (see asker).
+//
 // A tagged segment is seen through the kernel's VLAN device on its port; without one its hosts are not seen.
 package host
 
@@ -257,8 +260,7 @@ func (s *Source) Status() Status {
 	defer s.mu.Unlock()
 	st := s.status
 	st.Hosts, st.Claims = len(s.here), maps.Clone(st.Claims)
-	frozen, _ := s.freezer.all()
-	st.Frozen = len(frozen)
+	st.Frozen = len(s.freezer.all())
 	return st
 }
 
@@ -391,7 +393,7 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 	return err
 }
 
-func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, answers <-chan answer, to route.Reporter) error {
+func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, answers <-chan heard, to route.Reporter) error {
 	s.doubt = time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -29,17 +29,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 //	gateway lan0 10.1.0.2/24, 2001:db8:1::2/64  ───  eth0 of the neighbours, who have any address they like
 type lan struct {
-	*testing.T
+	testing.TB
 	gateway, far netns.NsHandle
 }
 
 const farMAC = "02:00:00:00:0a:07"
 
 // newLAN leaves the test's goroutine in the gateway's namespace.
-func newLAN(t *testing.T) *lan {
+func newLAN(t testing.TB) *lan {
 	t.Helper()
 	runtime.LockOSThread() // and never unlocked: the thread, and with it its namespace, ends with the goroutine
-	l := &lan{T: t}
+	l := &lan{TB: t}
 	for _, ns := range []*netns.NsHandle{&l.far, &l.gateway} {
 		var err error
 		if *ns, err = netns.New(); err != nil {
@@ -84,14 +84,14 @@ func (l *lan) ip(args string, extra ...netns.NsHandle) {
 	l.Helper()
 	cmd := exec.Command("ip", strings.Fields(args)...)
 	for _, ns := range extra {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, file(l.T, ns))
+		cmd.ExtraFiles = append(cmd.ExtraFiles, file(l.TB, ns))
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		l.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }
 
-func file(t *testing.T, ns netns.NsHandle) *os.File {
+func file(t testing.TB, ns netns.NsHandle) *os.File {
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", int(ns)))
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func (w *twin) setMAC(segment int, mac route.MAC, present bool) {
 }
 
 // await waits until cond holds; it is called with the twin locked, after every change.
-func (w *twin) await(t *testing.T, what string, cond func() bool) {
+func (w *twin) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	late := false
 	timer := time.AfterFunc(20*time.Second, func() {
@@ -304,7 +304,7 @@ func (l *lan) follow(o Options) (*Source, *twin) {
 	o.MACs, o.Site = heard.setMAC, "dc1"
 	s := New(o)
 	l.run(s, heard)
-	heard.await(l.T, "the first full report", func() bool { return heard.synced > 0 })
+	heard.await(l.TB, "the first full report", func() bool { return heard.synced > 0 })
 	return s, heard
 }
 
@@ -569,7 +569,7 @@ func TestSetSegments(t *testing.T) {
 	heard.is(t)
 }
 
-func mac(t *testing.T, s string) route.MAC {
+func mac(t testing.TB, s string) route.MAC {
 	m, err := route.ParseMAC(s)
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,9 @@
 package host
 
 import (
+	"context"
 	"net"
 	"net/netip"
-	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -14,7 +14,7 @@ import (
 // model is a source without a kernel: its clock stands still, its neighbour table is a map, and what becomes of each input is seen at
 // once. It is one segment, and another site that announces what a test says.
 type model struct {
-	*testing.T
+	tb
 	*Source
 	clock time.Time
 	table map[entry]route.MAC // the kernel's
@@ -30,9 +30,15 @@ type model struct {
 
 const modelLink = 7
 
-func newModel(t *testing.T, seg Segment) *model {
+// tb is what a model asks of a test, be it a plain one or one of random walks.
+type tb interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func newModel(t tb, seg Segment) *model {
 	m := &model{
-		T: t, clock: time.Unix(1e9, 0), table: make(map[entry]route.MAC), claims: make(map[route.Key]route.Claim),
+		tb: t, clock: time.Unix(1e9, 0), table: make(map[entry]route.MAC), claims: make(map[route.Key]route.Claim),
 		away: make(map[route.Key]route.Decision), alive: make(map[answer]bool),
 	}
 	m.start(seg, "")
@@ -91,7 +97,7 @@ func (m *model) ask(_ *port, e entry, holder route.MAC) error {
 func (m *model) answers() {
 	for _, a := range m.questions {
 		if m.alive[a] {
-			m.take(m.hear(a))
+			m.take(m.hear(heard{a, m.clock}))
 		}
 	}
 	m.questions = nil
@@ -139,8 +145,8 @@ func (m *model) elsewhere(addr string, mac route.MAC, sequence uint32) {
 		return // it does not win
 	}
 	m.away[d.Key] = d
-	if err := m.Apply(m.Context(), []route.Decision{d}); err != nil {
-		m.Fatal(err)
+	if err := m.Apply(context.Background(), []route.Decision{d}); err != nil {
+		m.Fatalf("%v", err)
 	}
 	m.take(m.attend())
 }

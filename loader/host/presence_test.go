@@ -132,3 +132,23 @@ func TestPresenceIsPaced(t *testing.T) {
 	}
 	t.Logf("a second's questions to %d hosts take %v without the wire", n, time.Since(begun))
 }
+
+// What a slice's questions cost, with their answers: 50 of them are a second's.
+func BenchmarkAsk(b *testing.B) {
+	l := newLAN(b)
+	a := newAsker(New(Options{}).log)
+	defer a.close()
+	p := &port{Segment: segment()}
+	l.has("10.1.0.7/24")
+	e := entry{l.index("lan0"), netip.MustParseAddr("10.1.0.7")}
+	for b.Loop() {
+		for range 100 {
+			if err := a.ask(p, e, mac(b, farMAC)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for range 100 {
+			<-a.answers
+		}
+	}
+}

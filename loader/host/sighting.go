@@ -102,6 +102,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		s.unbind(before)
 		delete(s.leaving, e)
 		delete(s.young, e)
+		delete(s.contests, e) // it was about this holder
 		if before.key != (route.Key{}) {
 			delete(s.here, before.key)
 			changes = append(changes, route.Change{Claim: route.Claim{Key: before.key}, Withdraw: true})

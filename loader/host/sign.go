@@ -75,7 +75,8 @@ func (s *Source) heed(g Sign) {
 
 // again takes a sign of a host that the kernel has. It says nothing new, unless the host is about to be let go.
 func (s *Source) again(e entry) {
-	if c, ok := s.contests[e]; ok && !c.kept {
+	if c, ok := s.contests[e]; ok && (!c.kept || c.again) {
+		c.asked = s.now()
 		_ = s.question(e) // an error is no answer
 	}
 	if _, goes := s.leaving[e]; goes {

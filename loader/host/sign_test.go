@@ -14,7 +14,7 @@ func (l *lan) show(s *Source, addr string, m string) {
 	l.Helper()
 	var shown route.MAC
 	if m != "" {
-		shown = mac(l.T, m)
+		shown = mac(l.TB, m)
 	}
 	s.Saw(l.Context(), Sign{Tenant: segment().Tenant, Link: "lan0", MAC: shown, Addr: netip.MustParseAddr(addr)})
 }
