@@ -65,6 +65,7 @@ func TestFreeze(t *testing.T) {
 		homeAt(s, move%2, h11.IPs()...)
 		gone(s, s.GW[1-move%2], h11) // back before that, it would never have left
 	}
+	twin := s.Twin(h11, lab.DC2) // or it would not stay where nobody answers
 	s.Replug(h11, lab.DC1)
 	h11.Announce()
 	for _, ip := range h11.IPs() {
@@ -106,6 +107,7 @@ func TestFreeze(t *testing.T) {
 	})
 	stays("after a restart")
 
+	s.Unplug(twin)
 	for _, ip := range h11.IPs() {
 		gw1.MustCtl("host", "clear", ip.String())
 	}

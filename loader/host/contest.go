@@ -192,7 +192,7 @@ func (s *Source) answered(d leave) {
 	switch _, frozen := s.freezer.of(t.key); {
 	case !held || d.sequence == 0 || frozen:
 	case young && s.now().Before(until): // we are the claimant
-		if t.mac != d.mac {
+		if !d.mac.IsZero() && t.mac != d.mac { // plain unicast routes do not say whose it is
 			s.count(OutcomeYielded)
 			s.quarantine(t.key, route.MAC{}, t.mac)
 		}

@@ -168,10 +168,12 @@ func TestClaimIsAnswered(t *testing.T) {
 		m.found(addr, macB)
 		m.has(addr, macB)
 
-		m.elsewhere(addr, macB, 8) // moved on at once
-		m.has(addr, route.MAC{})
-		m.found(addr, macB) // and back
-		m.has(addr, macB)
+		for i, mac := range []route.MAC{macB, {}} { // moved on at once, by the word of one who knows the MAC or does not, and back
+			m.elsewhere(addr, mac, uint32(8+2*i))
+			m.has(addr, route.MAC{})
+			m.found(addr, macB)
+			m.has(addr, macB)
+		}
 	}
 }
 
