@@ -177,6 +177,7 @@ func (s *Source) yield(d leave) {
 		return
 	}
 	if n.permanent {
+		s.resume(d.entry)
 		s.log.Warn("host lives elsewhere, but a permanent neighbour entry says here: leaving it", "addr", d.addr)
 		return
 	}
@@ -187,6 +188,7 @@ func (s *Source) yield(d leave) {
 	s.mark(s.told[d.entry].key, IsLeaving)
 	if err := s.out.forget(d.entry); err != nil {
 		delete(s.leaving, d.entry)
+		s.resume(d.entry)
 		s.log.Error("delete a neighbour entry", "addr", d.addr, "err", err)
 	}
 }

@@ -56,6 +56,9 @@ func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	}
 	c.sequence = max(c.sequence, sequence)
 	c.again = true
+	if sequence > 0 {
+		s.suspend(e)
+	}
 	doing := InConflict
 	if c.claimant.IsZero() {
 		doing = IsLeaving
@@ -99,6 +102,7 @@ func (s *Source) uphold(e entry, c *contest) (changes []route.Change) {
 	}
 	if c.sequence > 0 {
 		s.count(OutcomeDefended)
+		s.resume(e)
 		s.quarantine(t.key, t.mac, route.MAC{})
 		changes = s.raise(e, next(c.sequence))
 	}

@@ -117,7 +117,13 @@ func TestContestBetweenSites(t *testing.T) {
 		m.alive[answer{e, macA}] = true
 		for sequence := uint32(1); sequence < 9; sequence += 2 {
 			m.elsewhere(addr, macB, sequence)
+			if m.seen[station{3, macA}] {
+				t.Error("those who send to its MAC wait for the verdict")
+			}
 			m.pass(0)
+			if !m.seen[station{3, macA}] {
+				t.Error("it answered, and does not count")
+			}
 			m.has(addr, macA)
 			if c := m.claims[hostKey(1, e.addr)]; c.Sequence != sequence+1 {
 				t.Fatalf("answered with %d to %d", c.Sequence, sequence)

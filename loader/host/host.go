@@ -147,10 +147,11 @@ type Source struct {
 	paced      time.Time // no host is asked whether it is still here before
 	contests   map[entry]*contest
 	strangers  map[route.Key]struct{} // told of as not allowed
-	young      map[entry]time.Time    // claimed although another site had it: until when that may be answered
-	leaving    map[entry]struct{}     // told to go: the kernel has yet to say that they went
-	doubtful   []entry                // found at the start without having been seen lately: to be confirmed
-	dumped     bool                   // once at least
+	suspended  map[entry]struct{}
+	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
+	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
+	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
+	dumped     bool                // once at least
 	ticks      int
 	doubt      time.Time // when to dump, zero for no doubt
 }
@@ -187,6 +188,7 @@ type departure struct {
 // presence is how many addresses a station has, and the highest mobility sequence among them.
 type presence struct {
 	addresses int
+	suspended int // of them: another site claims them, and they have not answered yet
 	sequence  uint32
 }
 
@@ -241,6 +243,7 @@ func New(o Options) *Source {
 		contests:   make(map[entry]*contest),
 		bound:      make(map[station][]netip.Addr),
 		strangers:  make(map[route.Key]struct{}),
+		suspended:  make(map[entry]struct{}),
 		young:      make(map[entry]time.Time),
 
 		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing),

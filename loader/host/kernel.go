@@ -139,7 +139,10 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 			return
 		}
 		s.neighbours[e] = after
-		delete(s.leaving, e) // it did not go
+		if _, stays := s.leaving[e]; stays {
+			delete(s.leaving, e)
+			s.resume(e)
+		}
 		if n.State&netlink.NUD_REACHABLE != 0 {
 			s.alive(e)
 		}

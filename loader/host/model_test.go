@@ -23,9 +23,11 @@ type model struct {
 	questions []answer        // put to stations
 	alive     map[answer]bool // stations that answer
 	mute      bool            // nobody can be asked
-	notices   []Notice
-	claims    map[route.Key]route.Claim
-	away      map[route.Key]route.Decision // what the other site announces, if it wins
+
+	seen    map[station]bool // as the data path is told
+	notices []Notice
+	claims  map[route.Key]route.Claim
+	away    map[route.Key]route.Decision // what the other site announces, if it wins
 }
 
 const modelLink = 7
@@ -39,7 +41,7 @@ type tb interface {
 func newModel(t tb, seg Segment) *model {
 	m := &model{
 		tb: t, clock: time.Unix(1e9, 0), table: make(map[entry]route.MAC), claims: make(map[route.Key]route.Claim),
-		away: make(map[route.Key]route.Decision), alive: make(map[answer]bool),
+		away: make(map[route.Key]route.Decision), alive: make(map[answer]bool), seen: make(map[station]bool),
 	}
 	m.start(seg, "")
 	return m
@@ -49,6 +51,7 @@ func newModel(t tb, seg Segment) *model {
 func (m *model) start(seg Segment, state string) {
 	m.Source = New(Options{
 		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, State: state, Names: m,
+		MACs: func(segment int, mac route.MAC, present bool) { m.seen[station{segment, mac}] = present },
 		Tell: func(n Notice) { m.notices = append(m.notices, n) },
 	})
 	m.now = func() time.Time { return m.clock }

@@ -84,7 +84,11 @@ func (s *Source) classify(e entry, n neighbour) (sighting, bool) {
 // goes, then what comes, for an address may do both on two ports. MACs are announced the other way round, so that one
 // that only changes its address is never gone.
 func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
-	var gone []station
+	type departed struct {
+		station
+		suspended bool
+	}
+	var gone []departed
 	come := make(map[entry]told)
 	s.mu.Lock()
 	for e := range entries {
@@ -96,7 +100,9 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		if !was || is && before.sighting == after {
 			continue
 		}
-		gone = append(gone, before.station)
+		_, suspended := s.suspended[e]
+		gone = append(gone, departed{before.station, suspended})
+		delete(s.suspended, e)
 		delete(s.told, e)
 		delete(s.doing, before.key)
 		s.unbind(before)
@@ -123,8 +129,12 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		}
 		changes = append(changes, s.arrive(e, t)...)
 	}
-	for _, st := range gone {
-		s.leave(st)
+	for _, d := range gone {
+		if d.suspended {
+			s.recount(d.station, -1, -1)
+		} else {
+			s.recount(d.station, -1, 0)
+		}
 	}
 	return changes
 }
@@ -161,12 +171,9 @@ func (s *Source) claim(t told) route.Change {
 func (s *Source) arrive(e entry, t told) (changes []route.Change) {
 	p := s.stations[t.station]
 	raised := p.addresses > 0 && t.sequence > p.sequence
-	p.addresses++
 	p.sequence = max(p.sequence, t.sequence)
 	s.stations[t.station] = p
-	if p.addresses == 1 {
-		s.macsTo(t.segment, t.mac, true)
-	}
+	s.recount(t.station, +1, 0)
 	if t.key != (route.Key{}) {
 		t.sequence = p.sequence
 		s.told[e] = t
@@ -203,14 +210,35 @@ func (s *Source) raised(st station) (changes []route.Change) {
 	return changes
 }
 
-func (s *Source) leave(st station) {
+// recount changes how many addresses a station has, and tells of its MAC when it comes or goes with them. What is suspended does not count: a
+// host that moves is reached by those who still send to its MAC from the moment that its new site is heard of.
+func (s *Source) recount(st station, addresses, suspended int) {
 	p := s.stations[st]
-	if p.addresses--; p.addresses > 0 {
-		s.stations[st] = p
-		return
+	before := p.addresses > p.suspended
+	p.addresses += addresses
+	p.suspended += suspended
+	if s.stations[st] = p; p.addresses == 0 {
+		delete(s.stations, st)
 	}
-	delete(s.stations, st)
-	s.macsTo(st.segment, st.mac, false)
+	if after := p.addresses > p.suspended; after != before {
+		s.macsTo(st.segment, st.mac, after)
+	}
+}
+
+// suspend and resume say of an address of a host here whether it still counts.
+func (s *Source) suspend(e entry) {
+	t, here := s.told[e]
+	if _, already := s.suspended[e]; here && !already {
+		s.suspended[e] = struct{}{}
+		s.recount(t.station, 0, +1)
+	}
+}
+
+func (s *Source) resume(e entry) {
+	if _, is := s.suspended[e]; is {
+		delete(s.suspended, e)
+		s.recount(s.told[e].station, 0, -1)
+	}
 }
 
 // take applies an event and all that wait behind it, up to a batch, and returns the neighbours that changed.

@@ -198,7 +198,7 @@ func (w *walk) check(t *rapid.T) {
 			claimed, len(w.claims), stations, w.stations, len(w.watches.of), len(w.watches.queue))
 	}
 	for st, n := range stations {
-		if w.stations[st].addresses != n {
+		if p := w.stations[st]; p.addresses != n || w.seen[st] != (p.addresses > p.suspended) {
 			t.Fatalf("%v has %d addresses, not %d", st, n, w.stations[st].addresses)
 		}
 	}
@@ -239,7 +239,7 @@ func TestRandomWalk(t *testing.T) {
 		w.pass(time.Hour)
 		w.check(t)
 		frozen := w.freezer.all()
-		if len(w.contests)+len(w.quarantines)+len(w.young)+len(w.leaving)+len(frozen)+len(w.freezer.moves) != 0 {
+		if len(w.contests)+len(w.quarantines)+len(w.young)+len(w.leaving)+len(w.suspended)+len(frozen)+len(w.freezer.moves) != 0 {
 			t.Fatalf("no rest: contests %v, quarantines %v, young %v, leaving %v, frozen %v, moves %v",
 				w.contests, w.quarantines, w.young, w.leaving, frozen, w.freezer.moves)
 		}
