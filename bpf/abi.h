@@ -35,6 +35,9 @@ enum limits {
 	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
 	SIGHT_BUDGETS = 16384,	/* addresses and askers whose sightings are rationed at a time */
 	SEEN_ENTRIES = 8192,	/* senders that were looked up moments ago */
+	TRACE_FILTERS = 8,	/* who may trace at a time */
+	TRACE_BYTES = 256,	/* of a frame that an event holds at most */
+	TRACE_RING_SIZE = 1 << 22, /* bytes of the ring of events while somebody traces: some 6,500 with frames, 40,000 without */
 };
 
 /* The exact-match tables map (space, address) to a 20-bit value. Spaces 1..4000 are tenants, whose values are
@@ -184,6 +187,19 @@ enum source_rule {
 	SOURCE_OFF = 0,
 	SOURCE_LOOSE,		/* refuse what can be right nowhere: our own addresses, what a route drops */
 	SOURCE_STRICT,		/* accept from where the sender's own route leads (RFC 3704, section 2.2) */
+};
+
+enum run_mode {
+	RUN_LIVE = 0,
+	RUN_DRY,		/* for `roamctl explain`: learns nothing, leaves a walk_report behind */
+	RUN_TRACED,		/* for `roamctl trace` and `capture`: leaves events behind, see trace.h */
+};
+
+/* Entries of map programs. */
+enum program {
+	PROGRAM_ICMP,		/* turns a packet that cannot go on into an error */
+	PROGRAM_WALK,		/* the walk, where another program is attached in front of it */
+	PROGRAMS,
 };
 
 enum dscp {
@@ -417,4 +433,53 @@ struct walk_report {
 	__u16 mtu;
 	__u16 ip_len;		/* inner IP length */
 	__u16 pad;
+};
+
+/* Which packets somebody wants to be told of. A field that is zero, and a bit that is set, asks for nothing. */
+struct trace_filter {
+	__be32 host[4];		/* source or destination; IPv4 is ::ffff:a.b.c.d */
+	__u64 reasons[2];	/* a bit for each, of which a packet has to have one */
+	__u64 share;		/* of 2^32 packets so many are looked at; 0: nobody traces by this filter */
+	__u16 tenant;
+	__u16 locator;		/* of the tunnel it came or leaves by */
+	__u16 bytes;		/* of the frame, as it came and as it is at the end; at most TRACE_BYTES */
+	__u16 pad;
+};
+
+struct trace_filters {
+	struct trace_filter filter[TRACE_FILTERS];
+};
+
+/* What happened to a packet. Addresses and ports are those of the last packet that the walk looked at: out of a tunnel the inner one. */
+struct trace_event {
+	__u64 when;		/* ns, CLOCK_MONOTONIC */
+	__be32 src[4], dst[4];	/* IPv4 is ::ffff:a.b.c.d; :: where the walk did not come so far */
+	__u32 reason;		/* enum reason */
+	__u32 filters;		/* a bit for each that asked for it */
+	__u32 bytes;		/* length of the frame as it came, and at the end */
+	__u32 bytes_after;
+	__u16 sport, dport;	/* host byte order; 0 where there are none */
+	__u16 port;		/* ingress slot */
+	__u16 egress;		/* egress slot of what was forwarded, else 0 */
+	__u16 tenant;		/* 0 for none */
+	__u16 locator;		/* of the tunnel that it was to leave by, 0 for none */
+	__u16 from;		/* of the tunnel that it came by, 0 for none */
+	__u16 captured[2];	/* bytes of the frame below */
+	__u8 proto;
+	__u8 pad[5];
+	__u8 frame[2][TRACE_BYTES]; /* as it came, and at the end; left out where nobody asked for it */
+};
+
+/* An event in the making, and what it is made from. */
+struct trace_note {
+	struct trace_event event;
+	__u64 nexthop;		/* struct nexthop */
+	__be32 src6[4], dst6[4];
+	__u32 src4, dst4;
+	__u32 egress;
+	__u32 l3, l4;		/* offsets in the frame as it came, more or less: see trace_ports() */
+	__u32 ip_len;		/* 0 where the walk found no IP packet */
+	__be16 ethertype;
+	__u8 v6;
+	__u8 later_fragment;
 };

@@ -45,5 +45,5 @@ const volatile __u32 sight_rate = 10;
 /* Frames may be longer than a page: the program was loaded with the kernel's frags flag. */
 const volatile _Bool frags = 0;
 
-/* A dry run for `roamctl explain`: leaves a walk_report behind. */
-const volatile _Bool dry = 0;
+/* What the walk leaves behind beside its counters: enum run_mode. */
+const volatile __u8 run = RUN_LIVE;

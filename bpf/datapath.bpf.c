@@ -7,16 +7,18 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "abi.h"
+
 int icmp(struct xdp_md *ctx);
 
 /* What the walk goes over to when a packet cannot go on. Not shared between programs: each load has its own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PROGRAMS); /* loader: the walk */
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct xdp_md *));
 } programs SEC(".maps") = {
-	.values = { [0] = &icmp },
+	.values = { [PROGRAM_ICMP] = &icmp },
 };
 
 #include "accept.h"
@@ -29,6 +31,7 @@ struct {
 #include "neigh.h"
 #include "sight.h"
 #include "source.h"
+#include "trace.h"
 #include "ttl.h"
 
 /* What is known of the station that a frame is addressed to: enum mac_kind, or 0. */
@@ -277,11 +280,15 @@ static __always_inline int send(const struct pkt *p)
 
 static __always_inline void describe(const struct pkt *p, enum reason r, int action)
 {
-	__u32 zero = 0;
+	__u32 zero = 0, mode = run;
 	struct walk_report *out;
 
-	if (!dry)
+	if (mode == RUN_LIVE)
 		return;
+	if (mode == RUN_TRACED) {
+		trace_end(p, r);
+		return;
+	}
 	out = bpf_map_lookup_elem(&report, &zero);
 	if (!out)
 		return;
@@ -364,6 +371,15 @@ int icmp(struct xdp_md *ctx)
 	return p.port ? finish(&p, r) : XDP_DROP; /* the walk found the port: it is there */
 }
 
+/* Attached in place of the walk while somebody traces. */
+SEC("xdp")
+int traced(struct xdp_md *ctx)
+{
+	trace_begin(ctx);
+	bpf_tail_call(ctx, &programs, PROGRAM_WALK);
+	return XDP_DROP; /* the walk is there as long as this program: the daemon waits before it takes them apart */
+}
+
 /* Carries the enums of abi.h into BTF, from which Go generates its types and reads the names of reasons. */
 struct abi_types {
 	enum abi abi;
@@ -374,6 +390,8 @@ struct abi_types {
 	enum locator_option locator_option;
 	enum tenant_flag tenant_flag;
 	enum source_rule source_rule;
+	enum run_mode run_mode;
+	enum program program;
 	enum dscp dscp;
 	enum port_role port_role;
 	enum port_flag port_flag;
@@ -388,6 +406,7 @@ struct abi_types {
 	enum reason reason;
 	struct table_header table_header;
 	struct sighting sighting;
+	struct trace_event trace_event;
 };
 const struct abi_types abi_types __attribute__((used)) = {};
 

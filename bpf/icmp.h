@@ -77,7 +77,7 @@ static __always_inline enum reason complain_by_icmp(struct pkt *p, enum reason r
 	c->mtu = p->mtu;
 	c->ethertype = p->ethertype;
 	c->tunnelled = p->tunnelled;
-	bpf_tail_call(p->ctx, &programs, 0);
+	bpf_tail_call(p->ctx, &programs, PROGRAM_ICMP);
 	return r;
 }
 

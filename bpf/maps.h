@@ -204,3 +204,30 @@ struct {
 	__type(key, __u32);
 	__type(value, struct walk_report);
 } report SEC(".maps");
+
+/* Who asked to be told. Not shared between generations but while somebody traces. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace_filters);
+} trace_wishes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace_note);
+} trace_notes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* loader: a page, or TRACE_RING_SIZE while somebody traces */
+} trace_ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TRACE_FILTERS);
+	__type(key, __u32);
+	__type(value, struct counter);
+} trace_lost SEC(".maps");

@@ -239,7 +239,7 @@ __attribute__((noinline)) int want_ip(struct xdp_md *ctx, __u32 slot, __u32 tena
 
 static __always_inline void sight_link(const struct pkt *p)
 {
-	if (sight_rate && !dry && p->segment && (p->ethertype == bpf_htons(ETH_P_ARP) || p->ethertype == bpf_htons(ETH_P_RARP)))
+	if (sight_rate && run != RUN_DRY && p->segment && (p->ethertype == bpf_htons(ETH_P_ARP) || p->ethertype == bpf_htons(ETH_P_RARP)))
 		sight_arp(p->ctx, p->slot, p->tenant, p->l3);
 }
 
@@ -270,12 +270,12 @@ static __always_inline int seen_lately(const struct pkt *p)
 
 static __always_inline void sight_source(const struct pkt *p)
 {
-	if (sight_rate && !dry && p->segment && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
+	if (sight_rate && run != RUN_DRY && p->segment && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
 		sight_ip(p->ctx, p->slot, p->tenant, p->l3);
 }
 
 static __always_inline void want_destination(const struct pkt *p)
 {
-	if (sight_rate && !dry)
+	if (sight_rate && run != RUN_DRY)
 		want_ip(p->ctx, p->slot, p->tenant, p->l3);
 }

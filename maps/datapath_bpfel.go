@@ -29,6 +29,8 @@ type datapathAbiTypes struct {
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
+	RunMode       uint32
+	Program       uint32
 	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
@@ -59,6 +61,27 @@ type datapathAbiTypes struct {
 		Mac    [6]uint8
 		Kind   uint8
 		Pad    [5]uint8
+	}
+	TraceEvent struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
 	}
 }
 
@@ -154,6 +177,9 @@ const (
 	datapathLimitsSIGHTINGS_SIZE   datapathLimits = 262144
 	datapathLimitsSIGHT_BUDGETS    datapathLimits = 16384
 	datapathLimitsSEEN_ENTRIES     datapathLimits = 8192
+	datapathLimitsTRACE_FILTERS    datapathLimits = 8
+	datapathLimitsTRACE_BYTES      datapathLimits = 256
+	datapathLimitsTRACE_RING_SIZE  datapathLimits = 4194304
 )
 
 type datapathLocal struct {
@@ -295,6 +321,14 @@ const (
 	datapathPortRoleROLE_FRAGMENT datapathPortRole = 8
 )
 
+type datapathProgram uint32
+
+const (
+	datapathProgramPROGRAM_ICMP datapathProgram = 0
+	datapathProgramPROGRAM_WALK datapathProgram = 1
+	datapathProgramPROGRAMS     datapathProgram = 2
+)
+
 type datapathReason uint32
 
 const (
@@ -356,6 +390,14 @@ type datapathRecord6 struct {
 	Value uint32
 	Pad   [2]uint32
 }
+
+type datapathRunMode uint32
+
+const (
+	datapathRunModeRUN_LIVE   datapathRunMode = 0
+	datapathRunModeRUN_DRY    datapathRunMode = 1
+	datapathRunModeRUN_TRACED datapathRunMode = 2
+)
 
 type datapathSegment struct {
 	_         structs.HostLayout
@@ -475,6 +517,62 @@ const (
 	datapathTenantFlagTENANT_KEEP_TTL datapathTenantFlag = 4
 )
 
+type datapathTraceEvent struct {
+	_          structs.HostLayout
+	When       uint64
+	Src        [4]uint32
+	Dst        [4]uint32
+	Reason     uint32
+	Filters    uint32
+	Bytes      uint32
+	BytesAfter uint32
+	Sport      uint16
+	Dport      uint16
+	Port       uint16
+	Egress     uint16
+	Tenant     uint16
+	Locator    uint16
+	From       uint16
+	Captured   [2]uint16
+	Proto      uint8
+	Pad        [5]uint8
+	Frame      [2][256]uint8
+}
+
+type datapathTraceFilter struct {
+	_       structs.HostLayout
+	Host    [4]uint32
+	Reasons [2]uint64
+	Share   uint64
+	Tenant  uint16
+	Locator uint16
+	Bytes   uint16
+	Pad     uint16
+}
+
+type datapathTraceFilters struct {
+	_      structs.HostLayout
+	Filter [8]datapathTraceFilter
+}
+
+type datapathTraceNote struct {
+	_             structs.HostLayout
+	Event         datapathTraceEvent
+	Nexthop       uint64
+	Src6          [4]uint32
+	Dst6          [4]uint32
+	Src4          uint32
+	Dst4          uint32
+	Egress        uint32
+	L3            uint32
+	L4            uint32
+	IpLen         uint32
+	Ethertype     uint16
+	V6            uint8
+	LaterFragment uint8
+	_             [4]byte
+}
+
 type datapathWalkReport struct {
 	_            structs.HostLayout
 	Reason       uint32
@@ -522,12 +620,16 @@ const (
 	datapathMapSightCounters   = "sight_counters"
 	datapathMapSightings       = "sightings"
 	datapathMapTenants         = "tenants"
+	datapathMapTraceLost       = "trace_lost"
+	datapathMapTraceNotes      = "trace_notes"
+	datapathMapTraceRing       = "trace_ring"
+	datapathMapTraceWishes     = "trace_wishes"
 	datapathMapTxPorts         = "tx_ports"
 	datapathProgAccept         = "accept"
 	datapathProgDatapath       = "datapath"
 	datapathProgIcmp           = "icmp"
+	datapathProgTraced         = "traced"
 	datapathVarAbiTypes        = "abi_types"
-	datapathVarDry             = "dry"
 	datapathVarFrags           = "frags"
 	datapathVarGenevePort      = "geneve_port"
 	datapathVarGuePort         = "gue_port"
@@ -539,6 +641,7 @@ const (
 	datapathVarLispPort        = "lisp_port"
 	datapathVarMssClamp        = "mss_clamp"
 	datapathVarOuterDscp       = "outer_dscp"
+	datapathVarRun             = "run"
 	datapathVarSightRate       = "sight_rate"
 	datapathVarSourceCheck     = "source_check"
 	datapathVarVxlanGpePort    = "vxlan_gpe_port"
@@ -590,6 +693,7 @@ type datapathProgramSpecs struct {
 	Accept   *ebpf.ProgramSpec `ebpf:"accept"`
 	Datapath *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp     *ebpf.ProgramSpec `ebpf:"icmp"`
+	Traced   *ebpf.ProgramSpec `ebpf:"traced"`
 }
 
 // datapathMapSpecs contains maps before they are loaded into the kernel.
@@ -621,6 +725,10 @@ type datapathMapSpecs struct {
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
+	TraceLost       *ebpf.MapSpec `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing       *ebpf.MapSpec `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.MapSpec `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -629,7 +737,6 @@ type datapathMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathVariableSpecs struct {
 	AbiTypes     *ebpf.VariableSpec `ebpf:"abi_types"`
-	Dry          *ebpf.VariableSpec `ebpf:"dry"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -641,6 +748,7 @@ type datapathVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	Run          *ebpf.VariableSpec `ebpf:"run"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -692,6 +800,10 @@ type datapathMaps struct {
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
+	TraceLost       *ebpf.Map `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing       *ebpf.Map `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.Map `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -722,6 +834,10 @@ func (m *datapathMaps) Close() error {
 		m.SightCounters,
 		m.Sightings,
 		m.Tenants,
+		m.TraceLost,
+		m.TraceNotes,
+		m.TraceRing,
+		m.TraceWishes,
 		m.TxPorts,
 	)
 }
@@ -731,7 +847,6 @@ func (m *datapathMaps) Close() error {
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathVariables struct {
 	AbiTypes     *ebpf.Variable `ebpf:"abi_types"`
-	Dry          *ebpf.Variable `ebpf:"dry"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`
@@ -743,6 +858,7 @@ type datapathVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	Run          *ebpf.Variable `ebpf:"run"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
@@ -756,6 +872,7 @@ type datapathPrograms struct {
 	Accept   *ebpf.Program `ebpf:"accept"`
 	Datapath *ebpf.Program `ebpf:"datapath"`
 	Icmp     *ebpf.Program `ebpf:"icmp"`
+	Traced   *ebpf.Program `ebpf:"traced"`
 }
 
 func (p *datapathPrograms) Close() error {
@@ -763,6 +880,7 @@ func (p *datapathPrograms) Close() error {
 		p.Accept,
 		p.Datapath,
 		p.Icmp,
+		p.Traced,
 	)
 }
 

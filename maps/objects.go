@@ -3,6 +3,7 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -11,7 +12,8 @@ import (
 // Objects is one loaded program and the maps it works on.
 type Objects struct {
 	datapathMaps
-	Program *ebpf.Program // the packet walk
+	Program *ebpf.Program // what is attached: the packet walk, or what goes over to it while somebody traces
+	Walk    *ebpf.Program // the packet walk; the same one unless somebody traces
 	ICMP    *ebpf.Program // what the walk goes over to, through map programs
 	Accept  *ebpf.Program // for interfaces where a pass needs help, see bpf/accept.h
 }
@@ -21,6 +23,7 @@ type Options struct {
 	Hosts HostMaps             // the tables it looks up in; their headers set its seeds and sizes
 	Reuse map[string]*ebpf.Map // maps by name that it shares with an earlier program, for upgrade and growth
 	Dry   bool                 // a dry run: leaves a WalkReport behind, for explaining
+	Trace bool                 // leaves events behind for those whose filters are set; see trace.go
 	Tune  Tune                 // zero: DefaultTune
 	Stats bool                 // keeps what the verifier says of its work, in VerifierLog of the programs
 }
@@ -88,29 +91,53 @@ func Load(o Options) (*Objects, error) {
 	if err := o.Tune.Set(spec); err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["dry"].Set(o.Dry); err != nil {
-		return nil, fmt.Errorf("set constant dry: %w", err)
+	if err := spec.Variables["run"].Set(o.mode()); err != nil {
+		return nil, fmt.Errorf("set constant run: %w", err)
 	}
 	if o.Tune.Frags {
-		for _, name := range []string{"datapath", "icmp"} {
+		for _, name := range []string{"datapath", "icmp", "traced"} {
 			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
+	spec.Maps[datapathMapTraceRing].MaxEntries = uint32(os.Getpagesize()) // the least there is
 	var loaded struct {
-		datapathMaps
-		Program *ebpf.Program `ebpf:"datapath"`
-		ICMP    *ebpf.Program `ebpf:"icmp"`
-		Accept  *ebpf.Program `ebpf:"accept"`
+		loadedObjects
+		Traced *ebpf.Program `ebpf:"traced"`
+	}
+	var into any = &loaded.loadedObjects
+	if o.Trace {
+		putInFront(spec)
+		into = &loaded
 	}
 	options := ebpf.CollectionOptions{MapReplacements: replace}
 	if o.Stats {
 		options.Programs.LogLevel = ebpf.LogLevelStats
 	}
-	err = spec.LoadAndAssign(&loaded, &options)
-	if err != nil {
+	if err := spec.LoadAndAssign(into, &options); err != nil {
 		return nil, fmt.Errorf("load the data path: %w", err)
 	}
-	return &Objects{datapathMaps: loaded.datapathMaps, Program: loaded.Program, ICMP: loaded.ICMP, Accept: loaded.Accept}, nil
+	out := &Objects{datapathMaps: loaded.datapathMaps, Program: loaded.Walk, Walk: loaded.Walk, ICMP: loaded.ICMP, Accept: loaded.Accept}
+	if o.Trace {
+		out.Program = loaded.Traced
+	}
+	return out, nil
+}
+
+type loadedObjects struct {
+	datapathMaps
+	Walk   *ebpf.Program `ebpf:"datapath"`
+	ICMP   *ebpf.Program `ebpf:"icmp"`
+	Accept *ebpf.Program `ebpf:"accept"`
+}
+
+func (o *Options) mode() uint8 {
+	switch {
+	case o.Dry:
+		return uint8(datapathRunModeRUN_DRY)
+	case o.Trace:
+		return uint8(datapathRunModeRUN_TRACED)
+	}
+	return uint8(datapathRunModeRUN_LIVE)
 }
 
 // Pins returns what must be pinned besides the program: the maps, and the array that holds the program's other half, which
@@ -142,5 +169,14 @@ func (o *Objects) HostMaps() HostMaps {
 
 // Close lets go of the program and the maps; what is attached or pinned stays.
 func (o *Objects) Close() error {
-	return errors.Join(o.datapathMaps.Close(), o.Program.Close(), o.ICMP.Close(), o.Accept.Close())
+	return errors.Join(o.datapathMaps.Close(), o.ClosePrograms())
+}
+
+// ClosePrograms lets go of the programs alone.
+func (o *Objects) ClosePrograms() error {
+	err := errors.Join(o.Walk.Close(), o.ICMP.Close(), o.Accept.Close())
+	if o.Program != o.Walk {
+		err = errors.Join(err, o.Program.Close())
+	}
+	return err
 }

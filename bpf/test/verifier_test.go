@@ -26,6 +26,7 @@ func TestVerifier(t *testing.T) {
 	}{
 		{"default", maps.Options{}},
 		{"dry", maps.Options{Dry: true}},
+		{"traced", maps.Options{Trace: true}},
 	} {
 		variant.options.Hosts, variant.options.Stats = hosts, true
 		start := time.Now()
@@ -38,7 +39,7 @@ func TestVerifier(t *testing.T) {
 			t.Fatalf("%s: %v", variant.name, err)
 		}
 		took := time.Since(start)
-		info, err := o.Program.Info()
+		info, err := o.Walk.Info()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +48,7 @@ func TestVerifier(t *testing.T) {
 			t.Fatal(err)
 		}
 		jited, _ := info.JitedSize()
-		verified := verifiedInstructions(t, o.Program.VerifierLog)
+		verified := verifiedInstructions(t, o.Walk.VerifierLog)
 		t.Logf("%s: %d instructions verified, %d translated, %d bytes of machine code, loaded in %v",
 			variant.name, verified, len(xlated), jited, took)
 		if verified > 500_000 {

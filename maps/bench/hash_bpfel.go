@@ -23,6 +23,8 @@ type hashAbiTypes struct {
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
+	RunMode       uint32
+	Program       uint32
 	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
@@ -53,6 +55,27 @@ type hashAbiTypes struct {
 		Mac    [6]uint8
 		Kind   uint8
 		Pad    [5]uint8
+	}
+	TraceEvent struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
 	}
 }
 
@@ -262,6 +285,58 @@ type hashTenant struct {
 	Pad         uint16
 }
 
+type hashTraceFilters struct {
+	_      structs.HostLayout
+	Filter [8]struct {
+		_       structs.HostLayout
+		Host    [4]uint32
+		Reasons [2]uint64
+		Share   uint64
+		Tenant  uint16
+		Locator uint16
+		Bytes   uint16
+		Pad     uint16
+	}
+}
+
+type hashTraceNote struct {
+	_     structs.HostLayout
+	Event struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
+	}
+	Nexthop       uint64
+	Src6          [4]uint32
+	Dst6          [4]uint32
+	Src4          uint32
+	Dst4          uint32
+	Egress        uint32
+	L3            uint32
+	L4            uint32
+	IpLen         uint32
+	Ethertype     uint16
+	V6            uint8
+	LaterFragment uint8
+	_             [4]byte
+}
+
 type hashTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
@@ -321,6 +396,10 @@ const (
 	hashMapSightCounters   = "sight_counters"
 	hashMapSightings       = "sightings"
 	hashMapTenants         = "tenants"
+	hashMapTraceLost       = "trace_lost"
+	hashMapTraceNotes      = "trace_notes"
+	hashMapTraceRing       = "trace_ring"
+	hashMapTraceWishes     = "trace_wishes"
 	hashMapTxPorts         = "tx_ports"
 	hashProgAccept         = "accept"
 	hashProgBenchEmpty     = "bench_empty"
@@ -331,11 +410,11 @@ const (
 	hashProgBenchWalk      = "bench_walk"
 	hashProgDatapath       = "datapath"
 	hashProgIcmp           = "icmp"
+	hashProgTraced         = "traced"
 	hashVarAbiTypes        = "abi_types"
 	hashVarBenchFrame      = "bench_frame"
 	hashVarBenchStopwatch  = "bench_stopwatch"
 	hashVarBenchTraffic    = "bench_traffic"
-	hashVarDry             = "dry"
 	hashVarFrags           = "frags"
 	hashVarGenevePort      = "geneve_port"
 	hashVarGuePort         = "gue_port"
@@ -347,6 +426,7 @@ const (
 	hashVarLispPort        = "lisp_port"
 	hashVarMssClamp        = "mss_clamp"
 	hashVarOuterDscp       = "outer_dscp"
+	hashVarRun             = "run"
 	hashVarSightRate       = "sight_rate"
 	hashVarSourceCheck     = "source_check"
 	hashVarVxlanGpePort    = "vxlan_gpe_port"
@@ -404,6 +484,7 @@ type hashProgramSpecs struct {
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
+	Traced        *ebpf.ProgramSpec `ebpf:"traced"`
 }
 
 // hashMapSpecs contains maps before they are loaded into the kernel.
@@ -438,6 +519,10 @@ type hashMapSpecs struct {
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
+	TraceLost       *ebpf.MapSpec `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing       *ebpf.MapSpec `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.MapSpec `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -449,7 +534,6 @@ type hashVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
-	Dry            *ebpf.VariableSpec `ebpf:"dry"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -461,6 +545,7 @@ type hashVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	Run            *ebpf.VariableSpec `ebpf:"run"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -515,6 +600,10 @@ type hashMaps struct {
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
+	TraceLost       *ebpf.Map `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing       *ebpf.Map `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.Map `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -548,6 +637,10 @@ func (m *hashMaps) Close() error {
 		m.SightCounters,
 		m.Sightings,
 		m.Tenants,
+		m.TraceLost,
+		m.TraceNotes,
+		m.TraceRing,
+		m.TraceWishes,
 		m.TxPorts,
 	)
 }
@@ -560,7 +653,6 @@ type hashVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
-	Dry            *ebpf.Variable `ebpf:"dry"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`
@@ -572,6 +664,7 @@ type hashVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	Run            *ebpf.Variable `ebpf:"run"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
@@ -591,6 +684,7 @@ type hashPrograms struct {
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
+	Traced        *ebpf.Program `ebpf:"traced"`
 }
 
 func (p *hashPrograms) Close() error {
@@ -604,6 +698,7 @@ func (p *hashPrograms) Close() error {
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,
+		p.Traced,
 	)
 }
 

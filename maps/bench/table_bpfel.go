@@ -23,6 +23,8 @@ type tableAbiTypes struct {
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
+	RunMode       uint32
+	Program       uint32
 	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
@@ -53,6 +55,27 @@ type tableAbiTypes struct {
 		Mac    [6]uint8
 		Kind   uint8
 		Pad    [5]uint8
+	}
+	TraceEvent struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
 	}
 }
 
@@ -250,6 +273,58 @@ type tableTenant struct {
 	Pad         uint16
 }
 
+type tableTraceFilters struct {
+	_      structs.HostLayout
+	Filter [8]struct {
+		_       structs.HostLayout
+		Host    [4]uint32
+		Reasons [2]uint64
+		Share   uint64
+		Tenant  uint16
+		Locator uint16
+		Bytes   uint16
+		Pad     uint16
+	}
+}
+
+type tableTraceNote struct {
+	_     structs.HostLayout
+	Event struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
+	}
+	Nexthop       uint64
+	Src6          [4]uint32
+	Dst6          [4]uint32
+	Src4          uint32
+	Dst4          uint32
+	Egress        uint32
+	L3            uint32
+	L4            uint32
+	IpLen         uint32
+	Ethertype     uint16
+	V6            uint8
+	LaterFragment uint8
+	_             [4]byte
+}
+
 type tableTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
@@ -307,6 +382,10 @@ const (
 	tableMapSightCounters   = "sight_counters"
 	tableMapSightings       = "sightings"
 	tableMapTenants         = "tenants"
+	tableMapTraceLost       = "trace_lost"
+	tableMapTraceNotes      = "trace_notes"
+	tableMapTraceRing       = "trace_ring"
+	tableMapTraceWishes     = "trace_wishes"
 	tableMapTxPorts         = "tx_ports"
 	tableProgAccept         = "accept"
 	tableProgBenchEmpty     = "bench_empty"
@@ -317,11 +396,11 @@ const (
 	tableProgBenchWalk      = "bench_walk"
 	tableProgDatapath       = "datapath"
 	tableProgIcmp           = "icmp"
+	tableProgTraced         = "traced"
 	tableVarAbiTypes        = "abi_types"
 	tableVarBenchFrame      = "bench_frame"
 	tableVarBenchStopwatch  = "bench_stopwatch"
 	tableVarBenchTraffic    = "bench_traffic"
-	tableVarDry             = "dry"
 	tableVarFrags           = "frags"
 	tableVarGenevePort      = "geneve_port"
 	tableVarGuePort         = "gue_port"
@@ -333,6 +412,7 @@ const (
 	tableVarLispPort        = "lisp_port"
 	tableVarMssClamp        = "mss_clamp"
 	tableVarOuterDscp       = "outer_dscp"
+	tableVarRun             = "run"
 	tableVarSightRate       = "sight_rate"
 	tableVarSourceCheck     = "source_check"
 	tableVarVxlanGpePort    = "vxlan_gpe_port"
@@ -390,6 +470,7 @@ type tableProgramSpecs struct {
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
+	Traced        *ebpf.ProgramSpec `ebpf:"traced"`
 }
 
 // tableMapSpecs contains maps before they are loaded into the kernel.
@@ -422,6 +503,10 @@ type tableMapSpecs struct {
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
+	TraceLost       *ebpf.MapSpec `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing       *ebpf.MapSpec `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.MapSpec `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -433,7 +518,6 @@ type tableVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
-	Dry            *ebpf.VariableSpec `ebpf:"dry"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -445,6 +529,7 @@ type tableVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	Run            *ebpf.VariableSpec `ebpf:"run"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -497,6 +582,10 @@ type tableMaps struct {
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
+	TraceLost       *ebpf.Map `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing       *ebpf.Map `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.Map `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -528,6 +617,10 @@ func (m *tableMaps) Close() error {
 		m.SightCounters,
 		m.Sightings,
 		m.Tenants,
+		m.TraceLost,
+		m.TraceNotes,
+		m.TraceRing,
+		m.TraceWishes,
 		m.TxPorts,
 	)
 }
@@ -540,7 +633,6 @@ type tableVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
-	Dry            *ebpf.Variable `ebpf:"dry"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`
@@ -552,6 +644,7 @@ type tableVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	Run            *ebpf.Variable `ebpf:"run"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
@@ -571,6 +664,7 @@ type tablePrograms struct {
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
+	Traced        *ebpf.Program `ebpf:"traced"`
 }
 
 func (p *tablePrograms) Close() error {
@@ -584,6 +678,7 @@ func (p *tablePrograms) Close() error {
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,
+		p.Traced,
 	)
 }
 

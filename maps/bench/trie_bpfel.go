@@ -23,6 +23,8 @@ type trieAbiTypes struct {
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
+	RunMode       uint32
+	Program       uint32
 	Dscp          uint32
 	PortRole      uint32
 	PortFlag      uint32
@@ -53,6 +55,27 @@ type trieAbiTypes struct {
 		Mac    [6]uint8
 		Kind   uint8
 		Pad    [5]uint8
+	}
+	TraceEvent struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
 	}
 }
 
@@ -250,6 +273,58 @@ type trieTenant struct {
 	Pad         uint16
 }
 
+type trieTraceFilters struct {
+	_      structs.HostLayout
+	Filter [8]struct {
+		_       structs.HostLayout
+		Host    [4]uint32
+		Reasons [2]uint64
+		Share   uint64
+		Tenant  uint16
+		Locator uint16
+		Bytes   uint16
+		Pad     uint16
+	}
+}
+
+type trieTraceNote struct {
+	_     structs.HostLayout
+	Event struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
+	}
+	Nexthop       uint64
+	Src6          [4]uint32
+	Dst6          [4]uint32
+	Src4          uint32
+	Dst4          uint32
+	Egress        uint32
+	L3            uint32
+	L4            uint32
+	IpLen         uint32
+	Ethertype     uint16
+	V6            uint8
+	LaterFragment uint8
+	_             [4]byte
+}
+
 type trieTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
@@ -309,6 +384,10 @@ const (
 	trieMapSightCounters   = "sight_counters"
 	trieMapSightings       = "sightings"
 	trieMapTenants         = "tenants"
+	trieMapTraceLost       = "trace_lost"
+	trieMapTraceNotes      = "trace_notes"
+	trieMapTraceRing       = "trace_ring"
+	trieMapTraceWishes     = "trace_wishes"
 	trieMapTxPorts         = "tx_ports"
 	trieProgAccept         = "accept"
 	trieProgBenchEmpty     = "bench_empty"
@@ -319,11 +398,11 @@ const (
 	trieProgBenchWalk      = "bench_walk"
 	trieProgDatapath       = "datapath"
 	trieProgIcmp           = "icmp"
+	trieProgTraced         = "traced"
 	trieVarAbiTypes        = "abi_types"
 	trieVarBenchFrame      = "bench_frame"
 	trieVarBenchStopwatch  = "bench_stopwatch"
 	trieVarBenchTraffic    = "bench_traffic"
-	trieVarDry             = "dry"
 	trieVarFrags           = "frags"
 	trieVarGenevePort      = "geneve_port"
 	trieVarGuePort         = "gue_port"
@@ -335,6 +414,7 @@ const (
 	trieVarLispPort        = "lisp_port"
 	trieVarMssClamp        = "mss_clamp"
 	trieVarOuterDscp       = "outer_dscp"
+	trieVarRun             = "run"
 	trieVarSightRate       = "sight_rate"
 	trieVarSourceCheck     = "source_check"
 	trieVarVxlanGpePort    = "vxlan_gpe_port"
@@ -392,6 +472,7 @@ type trieProgramSpecs struct {
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
+	Traced        *ebpf.ProgramSpec `ebpf:"traced"`
 }
 
 // trieMapSpecs contains maps before they are loaded into the kernel.
@@ -426,6 +507,10 @@ type trieMapSpecs struct {
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
+	TraceLost       *ebpf.MapSpec `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing       *ebpf.MapSpec `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.MapSpec `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 }
 
@@ -437,7 +522,6 @@ type trieVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
-	Dry            *ebpf.VariableSpec `ebpf:"dry"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -449,6 +533,7 @@ type trieVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	Run            *ebpf.VariableSpec `ebpf:"run"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -503,6 +588,10 @@ type trieMaps struct {
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
+	TraceLost       *ebpf.Map `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing       *ebpf.Map `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.Map `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 }
 
@@ -536,6 +625,10 @@ func (m *trieMaps) Close() error {
 		m.SightCounters,
 		m.Sightings,
 		m.Tenants,
+		m.TraceLost,
+		m.TraceNotes,
+		m.TraceRing,
+		m.TraceWishes,
 		m.TxPorts,
 	)
 }
@@ -548,7 +641,6 @@ type trieVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
-	Dry            *ebpf.Variable `ebpf:"dry"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`
@@ -560,6 +652,7 @@ type trieVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	Run            *ebpf.Variable `ebpf:"run"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`
@@ -579,6 +672,7 @@ type triePrograms struct {
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
+	Traced        *ebpf.Program `ebpf:"traced"`
 }
 
 func (p *triePrograms) Close() error {
@@ -592,6 +686,7 @@ func (p *triePrograms) Close() error {
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,
+		p.Traced,
 	)
 }
 

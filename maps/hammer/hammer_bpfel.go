@@ -221,6 +221,58 @@ type HammerTenant struct {
 	Pad         uint16
 }
 
+type HammerTraceFilters struct {
+	_      structs.HostLayout
+	Filter [8]struct {
+		_       structs.HostLayout
+		Host    [4]uint32
+		Reasons [2]uint64
+		Share   uint64
+		Tenant  uint16
+		Locator uint16
+		Bytes   uint16
+		Pad     uint16
+	}
+}
+
+type HammerTraceNote struct {
+	_     structs.HostLayout
+	Event struct {
+		_          structs.HostLayout
+		When       uint64
+		Src        [4]uint32
+		Dst        [4]uint32
+		Reason     uint32
+		Filters    uint32
+		Bytes      uint32
+		BytesAfter uint32
+		Sport      uint16
+		Dport      uint16
+		Port       uint16
+		Egress     uint16
+		Tenant     uint16
+		Locator    uint16
+		From       uint16
+		Captured   [2]uint16
+		Proto      uint8
+		Pad        [5]uint8
+		Frame      [2][256]uint8
+	}
+	Nexthop       uint64
+	Src6          [4]uint32
+	Dst6          [4]uint32
+	Src4          uint32
+	Dst4          uint32
+	Egress        uint32
+	L3            uint32
+	L4            uint32
+	IpLen         uint32
+	Ethertype     uint16
+	V6            uint8
+	LaterFragment uint8
+	_             [4]byte
+}
+
 type HammerVerdict uint32
 
 const (
@@ -280,11 +332,14 @@ const (
 	HammerMapSightCounters   = "sight_counters"
 	HammerMapSightings       = "sightings"
 	HammerMapTenants         = "tenants"
+	HammerMapTraceLost       = "trace_lost"
+	HammerMapTraceNotes      = "trace_notes"
+	HammerMapTraceRing       = "trace_ring"
+	HammerMapTraceWishes     = "trace_wishes"
 	HammerMapTxPorts         = "tx_ports"
 	HammerMapVerdicts        = "verdicts"
 	HammerProgHammer         = "hammer"
 	HammerProgHashAll        = "hash_all"
-	HammerVarDry             = "dry"
 	HammerVarFrags           = "frags"
 	HammerVarGenevePort      = "geneve_port"
 	HammerVarGuePort         = "gue_port"
@@ -298,6 +353,7 @@ const (
 	HammerVarLispPort        = "lisp_port"
 	HammerVarMssClamp        = "mss_clamp"
 	HammerVarOuterDscp       = "outer_dscp"
+	HammerVarRun             = "run"
 	HammerVarSightRate       = "sight_rate"
 	HammerVarSourceCheck     = "source_check"
 	HammerVarVxlanGpePort    = "vxlan_gpe_port"
@@ -380,6 +436,10 @@ type HammerMapSpecs struct {
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
 	Tenants         *ebpf.MapSpec `ebpf:"tenants"`
+	TraceLost       *ebpf.MapSpec `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.MapSpec `ebpf:"trace_notes"`
+	TraceRing       *ebpf.MapSpec `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.MapSpec `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.MapSpec `ebpf:"tx_ports"`
 	Verdicts        *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -388,7 +448,6 @@ type HammerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerVariableSpecs struct {
-	Dry          *ebpf.VariableSpec `ebpf:"dry"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -402,6 +461,7 @@ type HammerVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	Run          *ebpf.VariableSpec `ebpf:"run"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -454,6 +514,10 @@ type HammerMaps struct {
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
 	Tenants         *ebpf.Map `ebpf:"tenants"`
+	TraceLost       *ebpf.Map `ebpf:"trace_lost"`
+	TraceNotes      *ebpf.Map `ebpf:"trace_notes"`
+	TraceRing       *ebpf.Map `ebpf:"trace_ring"`
+	TraceWishes     *ebpf.Map `ebpf:"trace_wishes"`
 	TxPorts         *ebpf.Map `ebpf:"tx_ports"`
 	Verdicts        *ebpf.Map `ebpf:"verdicts"`
 }
@@ -486,6 +550,10 @@ func (m *HammerMaps) Close() error {
 		m.SightCounters,
 		m.Sightings,
 		m.Tenants,
+		m.TraceLost,
+		m.TraceNotes,
+		m.TraceRing,
+		m.TraceWishes,
 		m.TxPorts,
 		m.Verdicts,
 	)
@@ -495,7 +563,6 @@ func (m *HammerMaps) Close() error {
 //
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerVariables struct {
-	Dry          *ebpf.Variable `ebpf:"dry"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`
@@ -509,6 +576,7 @@ type HammerVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	Run          *ebpf.Variable `ebpf:"run"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
