@@ -172,10 +172,15 @@ func (o *Objects) Close() error {
 	return errors.Join(o.datapathMaps.Close(), o.ClosePrograms())
 }
 
+// TakePrograms has o hold the programs of another instance, and the array by which they find each other.
+func (o *Objects) TakePrograms(from *Objects) {
+	o.Program, o.Walk, o.ICMP, o.Accept, o.Programs = from.Program, from.Walk, from.ICMP, from.Accept, from.Programs
+}
+
 // ClosePrograms lets go of the programs alone.
 func (o *Objects) ClosePrograms() error {
 	err := errors.Join(o.Walk.Close(), o.ICMP.Close(), o.Accept.Close())
-	if o.Program != o.Walk {
+	if o.Traced() {
 		err = errors.Join(err, o.Program.Close())
 	}
 	return err

@@ -19,6 +19,8 @@ const (
 	TraceBytes   = int(datapathLimitsTRACE_BYTES)   // of a frame that an event holds at most
 )
 
+const tracedName = "traced" // in the kernel, too
+
 // putInFront attaches the tracing program instead of the walk, to which it goes over, and gives it room for events.
 func putInFront(spec *ebpf.CollectionSpec) {
 	programs := spec.Maps[datapathMapPrograms]
@@ -32,6 +34,20 @@ func (o *Objects) TraceMaps() map[string]*ebpf.Map {
 		datapathMapTraceWishes: o.TraceWishes, datapathMapTraceNotes: o.TraceNotes,
 		datapathMapTraceRing: o.TraceRing, datapathMapTraceLost: o.TraceLost,
 	}
+}
+
+// TakeTraceMaps has o hold the maps of tracing of another instance.
+func (o *Objects) TakeTraceMaps(from *Objects) {
+	o.TraceWishes, o.TraceNotes, o.TraceRing, o.TraceLost = from.TraceWishes, from.TraceNotes, from.TraceRing, from.TraceLost
+}
+
+// Traced tells that the program leaves events behind.
+func (o *Objects) Traced() bool { return o.Program != o.Walk }
+
+// GoesOver tells that a program, of whatever process, is the one that is attached in front of the walk while somebody traces.
+func GoesOver(p *ebpf.Program) bool {
+	info, err := p.Info()
+	return err == nil && info.Name == tracedName
 }
 
 // TraceFilter says which packets somebody wants to be told of. Zero fields ask for nothing.

@@ -191,6 +191,7 @@ func site(t testing.TB, in ingress) *world {
 		t.Fatal(err)
 	}
 	w.fill(in)
+	w.twin = w.traced(t)
 	sites.byIngress[in] = w
 	return w
 }

@@ -34,6 +34,7 @@ type Gateway struct {
 	work     chan struct{}         // something waits for a grace period
 	silent   map[netip.Addr]string // locators that do not answer, and why
 	places   atomic.Pointer[places]
+	tracer   tracer
 
 	fragmenting bool // some way out carries less than some way in
 	fragmentMTU int  // to which oversize packets are cut now
@@ -50,6 +51,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
 	}
 	g.places.Store(&places{})
+	g.tracer.gateway = g
 	g.watchRefused()
 	if n := len(t.stale); n > 0 {
 		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())

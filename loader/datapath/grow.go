@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	mapset "maps"
 
 	"github.com/cilium/ebpf"
 
@@ -51,14 +52,18 @@ func (p *Plane) Grow(hosts uint32) (err error) {
 
 // Retune puts a program with other load-time constants in the place of the one in force, without losing a packet; the same ones
 // change nothing. Frags stay as they are: only a start changes them. An error leaves the old program in force.
-func (p *Plane) Retune(tune maps.Tune) (err error) {
+func (p *Plane) Retune(tune maps.Tune) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.tune
-	tune.Frags = before.Frags
-	if tune == before {
+	tune.Frags = p.tune.Frags
+	if tune == p.tune {
 		return nil
 	}
+	return p.reload(tune, p.traced)
+}
+
+// reload puts a program loaded in another way in the place of the one in force. Called with mu held.
+func (p *Plane) reload(tune maps.Tune, traced bool) (err error) {
 	if p.growing {
 		if err := p.settle(); err != nil {
 			return err
@@ -66,8 +71,9 @@ func (p *Plane) Retune(tune maps.Tune) (err error) {
 	}
 	var u undo
 	defer u.onError(&err)
-	u.add(func() error { p.tune = before; return nil })
-	p.tune = tune
+	before, was := p.tune, p.traced
+	u.add(func() error { p.tune, p.traced = before, was; return nil })
+	p.tune, p.traced = tune, traced
 	next, err := p.begin(p.objects.HostMaps(), p.shared(), &u)
 	if err != nil {
 		return err
@@ -84,11 +90,15 @@ func (p *Plane) Retune(tune maps.Tune) (err error) {
 	return nil
 }
 
-// shared are the maps that every generation has in common: all but the host tables.
+// shared are the maps that the next generation has in common with this one: all but the host tables, and those of tracing
+// only while that goes on.
 func (p *Plane) shared() map[string]*ebpf.Map {
 	all := p.objects.All()
 	for _, name := range []string{"hosts4", "hosts6", "records6", "host_overflow"} {
 		delete(all, name)
+	}
+	if p.traced && p.objects.Traced() {
+		mapset.Copy(all, p.objects.TraceMaps())
 	}
 	return all
 }
@@ -98,7 +108,7 @@ func (p *Plane) shared() map[string]*ebpf.Map {
 func (p *Plane) replace(t *transaction) {
 	old, next := *p.objects, *t.objects
 	merged := old
-	merged.Program, merged.ICMP, merged.Accept, merged.Programs = next.Program, next.ICMP, next.Accept, next.Programs
+	merged.TakePrograms(&next)
 	merged.Hosts4, merged.Hosts6, merged.Records6, merged.HostOverflow = next.Hosts4, next.Hosts6, next.Records6, next.HostOverflow
 	p.objects, p.live = &merged, t.number
 	for name, m := range next.All() {
@@ -106,9 +116,15 @@ func (p *Plane) replace(t *transaction) {
 			_ = m.Close()
 		}
 	}
-	_ = old.Program.Close()
-	_ = old.ICMP.Close()
-	_ = old.Accept.Close()
+	spare := &next
+	if !old.Traced() || !next.Traced() {
+		spare = &old
+		merged.TakeTraceMaps(&next)
+	}
+	for _, m := range spare.TraceMaps() {
+		_ = m.Close()
+	}
+	_ = old.ClosePrograms()
 	_ = old.Programs.Close()
 	_ = old.HostMaps().Close()
 }

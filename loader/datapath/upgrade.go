@@ -46,6 +46,7 @@ type Plane struct {
 	objects *maps.Objects
 	live    int // number of the generation in force
 	adopted bool
+	traced  bool // the program in force tells of packets, see trace.go
 	growing bool // a growth is committed, but the old tables are written still
 
 	wanted   map[string]Mode   // ports by interface name
@@ -216,6 +217,7 @@ type transaction struct {
 	number  int
 	undo    *undo
 	objects *maps.Objects
+	front   bool // a program that is replaced only goes over to another
 }
 
 // begin loads the program over the given tables. The next generation's number is one that no folder has yet: what a crash
@@ -232,7 +234,7 @@ func (p *Plane) begin(hosts maps.HostMaps, reuse map[string]*ebpf.Map, u *undo) 
 	if err := p.step.before("load"); err != nil {
 		return nil, err
 	}
-	t.objects, err = maps.Load(maps.Options{Hosts: hosts, Reuse: reuse, Tune: p.tune})
+	t.objects, err = maps.Load(maps.Options{Hosts: hosts, Reuse: reuse, Tune: p.tune, Trace: p.traced})
 	if err != nil {
 		return nil, err
 	}
@@ -241,16 +243,23 @@ func (p *Plane) begin(hosts maps.HostMaps, reuse map[string]*ebpf.Map, u *undo) 
 }
 
 // swap pins the next generation and brings every port to it. With its first link the critical section begins: the
-// caller ends it with commit.
+// caller ends it with commit. A program that goes over to another must have been left by every packet before the two are
+// taken apart: that is waited for, whichever way the transaction ends.
 func (t *transaction) swap() error {
 	p := t.plane
 	if err := p.pins.pin(t.number, t.objects, p.step, t.undo); err != nil {
 		return err
 	}
+	if t.objects.Traced() {
+		t.undo.add(p.grace.Wait)
+	}
 	for _, index := range sortedKeys(p.attached) {
 		if err := t.update(p.attached[index]); err != nil {
 			return err
 		}
+	}
+	if t.front {
+		return p.grace.Wait()
 	}
 	return nil
 }
@@ -270,6 +279,7 @@ func (t *transaction) update(a *port) error {
 		return fmt.Errorf("open the program that runs on %s: %w", a, err)
 	}
 	t.undo.atEnd(before.Close)
+	t.front = t.front || maps.GoesOver(before)
 	err = a.link.Update(t.objects.Program)
 	if errors.Is(err, unix.ENOLINK) {
 		return nil
