@@ -122,8 +122,8 @@ func TestWrongCommandLines(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
-		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, top, events, explain, doctor, reload, completion"},
+		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, top, events, trace, capture, explain, doctor, reload, completion"},
+		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, top, events, trace, capture, explain, doctor, reload, completion"},
 		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},
@@ -162,6 +162,14 @@ func TestWrongCommandLines(t *testing.T) {
 		{"host show 10.1.0.8", 1, "no host 10.1.0.8 is known in tenant default\n  roamctl route get 10.1.0.8 shows what covers it"},
 		{"host move 10.1.0.9", 2, "no site is named to move to\n  usage: roamctl host move ADDRESS --to SITE"},
 		{"host move 10.1.0.9 --to dc9", 1, "no site is named \"dc9\"\n  roamctl site list shows the configured sites"},
+		{"trace now", 2, "trace takes no argument: \"now\" is one too many\n  usage: roamctl trace"},
+		{"trace --host gw2", 2, "--host: \"gw2\" is no address\n  write it like 10.1.0.7 or 2001:db8:1::7"},
+		{"trace --sample 4294967296", 2, "--sample: 4294967296 is too many: no packet would be chosen for days"},
+		{"trace --duration -1s", 2, "--duration: -1s lies in the past"},
+		{"trace --tenant red", 1, "no tenant is named \"red\"\n  roamctl status lists the tenants; add it to the configuration and reload"},
+		{"capture", 2, "the capture has no file to go to\n  give -w FILE, or -w - for the standard output"},
+		{"capture -w x --bytes 257", 2, "257 bytes of a frame cannot be had\n  use from 1 to 256"},
+		{"capture -w " + dir + "/none/x", 1, "write the capture: open " + dir + "/none/x: no such file or directory"},
 		{"explain 10.1.0.7", 2, "a source and a destination are needed, 1 arguments are given\n  usage: roamctl explain SRC DST [--proto P] [--port N], or roamctl explain --packet FILE"},
 		{"explain 10.1.0.7 2001:db8::1", 2, "10.1.0.7 and 2001:db8::1 are of different families\n  give two of one family"},
 		{"explain 10.1.0.7 10.1.0.8 --port 70000", 2, "--port or --vlan is out of range\n  a port is 0 to 65535, a VLAN 0 to 4094"},

@@ -20,7 +20,7 @@ import (
 
 // backend answers the control socket from the parts of the daemon.
 func (d *daemon) backend() api.Backend {
-	return api.Backend{Observer: observer{d}, Recorder: d.events, Routes: routes{d}, Feed: changes{d.feed, d}, Injector: injector{d}, Operator: operator{d}, Names: names{d}}
+	return api.Backend{Observer: observer{d}, Recorder: d.events, Tracer: tracer{d}, Routes: routes{d}, Feed: changes{d.feed, d}, Injector: injector{d}, Operator: operator{d}, Names: names{d}}
 }
 
 // injector implements api.Injector over the source of injected routes.

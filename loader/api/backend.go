@@ -13,6 +13,7 @@ import (
 type Backend struct {
 	Observer
 	Recorder
+	Tracer
 	Routes
 	Feed
 	Injector

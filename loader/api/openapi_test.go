@@ -95,6 +95,7 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Check{},
 		api.Reloaded{},
 		api.Event{},
+		api.TracedPacket{},
 	}
 	for _, message := range messages {
 		kind := reflect.TypeOf(message)
@@ -169,6 +170,7 @@ func TestDocumentedAnswers(t *testing.T) {
 		{"GET", "/v1/counters", "", ""},
 		{"GET", "/v1/doctor", "", ""},
 		{"GET", "/v1/events?after=0", "", ""},
+		{"GET", "/v1/trace?host=10.1.0.7&tenant=blue&reason=drop,fwd_encap&locator=192.0.2.2&sample=1&bytes=64&count=2&seconds=2.5", "", ""},
 		{"POST", "/v1/reload", "", ""},
 		{"POST", "/v1/explain", "application/json", `{"source":"10.1.0.7","destination":"10.1.0.8","protocol":"tcp","port":80}`},
 	} {

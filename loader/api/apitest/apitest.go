@@ -29,6 +29,11 @@ type Daemon struct {
 	Explained api.ExplainRequest
 
 	*feed.Feed // of what wins; made with the backend
+
+	Packets []api.TracedPacket // what a trace tells; those of Traffic where nil
+	Lost    uint64             // by every trace
+	Asked   api.TraceRequest   // for the last trace
+	Ended   chan struct{}      // hears of each trace that has ended, where set; has to be read
 }
 
 // Backend returns the daemon as the server wants it.
@@ -36,7 +41,7 @@ func (d *Daemon) Backend() api.Backend {
 	if d.Feed == nil {
 		d.Feed = feed.New()
 	}
-	return api.Backend{Observer: d, Recorder: d.events(), Routes: d, Feed: d, Injector: d, Operator: d, Names: d}
+	return api.Backend{Observer: d, Recorder: d.events(), Tracer: d, Routes: d, Feed: d, Injector: d, Operator: d, Names: d}
 }
 
 // Happened is what the daemon remembers unless told otherwise.
@@ -307,6 +312,63 @@ func (d *Daemon) Explain(_ context.Context, request api.ExplainRequest) (api.Exp
 		Input:  api.List[string]{"Ethernet", "IPv4"},
 		Output: []string{"Ethernet", "IPv4", "UDP 4789", "VXLAN 7001"}, Egress: "wan0",
 	}, d.Failure
+}
+
+// Traffic is what a trace tells of unless told otherwise: one packet that goes into a tunnel, and one that is dropped.
+func Traffic() []api.TracedPacket {
+	at := time.Date(2026, 11, 25, 12, 0, 0, 123456000, time.UTC)
+	host, peer := netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("10.1.0.21")
+	return []api.TracedPacket{
+		{
+			Time: at, Reason: "fwd_encap", Verdict: "forwarded", Tenant: "default", In: "lan0", Out: "wan0", Source: host, Destination: peer,
+			Protocol: 6, SourcePort: 40000, DestinationPort: 443, To: netip.MustParseAddr("192.0.2.2"), Length: 66, LengthAfter: 116,
+			Before: slices.Repeat([]byte{1}, 66), After: slices.Repeat([]byte{2}, 116),
+		},
+		{
+			Time: at.Add(time.Millisecond), Reason: "drop_tunnel_loop", Verdict: "dropped", Tenant: "default", In: "wan0", Source: peer,
+			Destination: netip.MustParseAddr("10.1.0.99"), Protocol: 1, From: netip.MustParseAddr("192.0.2.2"), Length: 1034, LengthAfter: 1034,
+			Before: slices.Repeat([]byte{3}, 256), After: slices.Repeat([]byte{3}, 256),
+		},
+	}
+}
+
+// trace implements api.Trace: it tells what there is, and goes on until it is stopped.
+type trace struct {
+	d   *Daemon
+	out chan api.TracedPacket
+}
+
+// Trace implements api.Tracer.
+func (d *Daemon) Trace(_ context.Context, request api.TraceRequest) (api.Trace, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Failure != nil {
+		return nil, d.Failure
+	}
+	d.Asked = request
+	packets := d.Packets
+	if packets == nil {
+		packets = Traffic()
+	}
+	t := trace{d, make(chan api.TracedPacket, len(packets))}
+	for _, p := range packets {
+		if request.Bytes == 0 {
+			p.Before, p.After = nil, nil
+		}
+		t.out <- p
+	}
+	return t, nil
+}
+
+func (t trace) Packets() <-chan api.TracedPacket { return t.out }
+func (t trace) Lost() (uint64, error)            { return t.d.Lost, nil }
+
+func (t trace) Stop() (uint64, error) {
+	close(t.out)
+	if t.d.Ended != nil {
+		t.d.Ended <- struct{}{}
+	}
+	return t.d.Lost, nil
 }
 
 // Doctor implements api.Operator.
