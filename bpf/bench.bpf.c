@@ -152,6 +152,17 @@ int bench_walk(struct xdp_md *ctx)
 	return finish(&p, go(&p));
 }
 
+/* The walk as it is while somebody traces, for a load with RUN_TRACED. */
+SEC("xdp")
+int bench_traced(struct xdp_md *ctx)
+{
+	if (restore(ctx))
+		return XDP_ABORTED;
+	trace_begin(ctx);
+	bpf_tail_call(ctx, &programs, PROGRAM_WALK);
+	return XDP_ABORTED;
+}
+
 SEC("xdp")
 int bench_empty(struct xdp_md *ctx)
 {

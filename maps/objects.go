@@ -91,8 +91,10 @@ func Load(o Options) (*Objects, error) {
 	if err := o.Tune.Set(spec); err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["run"].Set(o.mode()); err != nil {
-		return nil, fmt.Errorf("set constant run: %w", err)
+	if o.Dry {
+		if err := spec.Variables["run"].Set(uint8(datapathRunModeRUN_DRY)); err != nil {
+			return nil, fmt.Errorf("set constant run: %w", err)
+		}
 	}
 	if o.Tune.Frags {
 		for _, name := range []string{"datapath", "icmp", "traced"} {
@@ -106,7 +108,9 @@ func Load(o Options) (*Objects, error) {
 	}
 	var into any = &loaded.loadedObjects
 	if o.Trace {
-		putInFront(spec)
+		if err := Trace(spec); err != nil {
+			return nil, err
+		}
 		into = &loaded
 	}
 	options := ebpf.CollectionOptions{MapReplacements: replace}
@@ -128,16 +132,6 @@ type loadedObjects struct {
 	Walk   *ebpf.Program `ebpf:"datapath"`
 	ICMP   *ebpf.Program `ebpf:"icmp"`
 	Accept *ebpf.Program `ebpf:"accept"`
-}
-
-func (o *Options) mode() uint8 {
-	switch {
-	case o.Dry:
-		return uint8(datapathRunModeRUN_DRY)
-	case o.Trace:
-		return uint8(datapathRunModeRUN_TRACED)
-	}
-	return uint8(datapathRunModeRUN_LIVE)
 }
 
 // Pins returns what must be pinned besides the program: the maps, and the array that holds the program's other half, which

@@ -21,11 +21,16 @@ const (
 
 const tracedName = "traced" // in the kernel, too
 
-// putInFront attaches the tracing program instead of the walk, to which it goes over, and gives it room for events.
-func putInFront(spec *ebpf.CollectionSpec) {
+// Trace has programs over the walk's source leave events behind: what stands in front of the walk can go over to it, and the ring has
+// room.
+func Trace(spec *ebpf.CollectionSpec) error {
 	programs := spec.Maps[datapathMapPrograms]
 	programs.Contents = append(programs.Contents, ebpf.MapKV{Key: uint32(datapathProgramPROGRAM_WALK), Value: "datapath"})
 	spec.Maps[datapathMapTraceRing].MaxEntries = uint32(datapathLimitsTRACE_RING_SIZE)
+	if err := spec.Variables["run"].Set(uint8(datapathRunModeRUN_TRACED)); err != nil {
+		return fmt.Errorf("set constant run: %w", err)
+	}
+	return nil
 }
 
 // TraceMaps returns the maps that tracing works with, by name, for reuse while it goes on.

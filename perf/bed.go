@@ -108,7 +108,10 @@ func (b *bed) addEncap(hosts int, p plan) error {
 			b.addEncapRows(g, w, structure, inner)
 		}
 	}
-	if hosts == optionHosts {
+	switch hosts {
+	case 1:
+		return b.addTraced(g)
+	case optionHosts:
 		return b.addOptions(row{
 			What: "encap", gateway: g, want: xdpRedirect, reason: "fwd_encap",
 		}, netip.Addr{})

@@ -45,12 +45,19 @@ type row struct {
 	want     uint32 // action
 	reason   string // counted once per packet; none where the program does not count
 	settings underlay
+	tracer   *tracer // where somebody traces
+	filter   maps.TraceFilter
 }
 
 // prepare sets what packets the next run gets.
 func (r *row) prepare() error {
 	if r.settings != r.gateway.underlay {
 		if err := r.gateway.lead(r.settings); err != nil {
+			return err
+		}
+	}
+	if r.tracer != nil {
+		if err := r.tracer.objects.SetTraceFilters([maps.TraceFilters]*maps.TraceFilter{&r.filter}); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ func (w *walker) timeEmpty(round, repeats int) (t timing, err error) {
 }
 
 func (w *walker) close() error {
-	return errors.Join(w.Walk.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close(), w.Turned.Close())
+	return errors.Join(w.Walk.Close(), w.Traced.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close(), w.Turned.Close())
 }
 
 // load builds the programs over the gateway's maps; peers holds the hash or trie that takes the table's place.
@@ -76,6 +76,12 @@ func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, v6 bool, o
 	if err != nil {
 		return nil, err
 	}
+	return g.loadSpec(spec, s, peers, v6, outer, tune, live)
+}
+
+func (g *gateway) loadSpec(
+	spec *ebpf.CollectionSpec, s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr, tune maps.Tune, live bool,
+) (*walker, error) {
 	replace, err := g.maps.Configure(spec)
 	if err != nil {
 		return nil, err

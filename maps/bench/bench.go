@@ -43,6 +43,7 @@ type Stopwatch = tableStopwatch
 // Programs are the entry points by their names in the objects.
 type Programs struct {
 	Walk     *ebpf.Program `ebpf:"bench_walk"`     // the packet walk, wrapped
+	Traced   *ebpf.Program `ebpf:"bench_traced"`   // the same, where maps.Trace has prepared it
 	Empty    *ebpf.Program `ebpf:"bench_empty"`    // nothing, wrapped
 	Redirect *ebpf.Program `ebpf:"bench_redirect"` // a bare redirect, wrapped
 	Pass     *ebpf.Program `ebpf:"bench_pass"`     // to the kernel, wrapped

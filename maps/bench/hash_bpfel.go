@@ -407,6 +407,7 @@ const (
 	hashProgBenchPass      = "bench_pass"
 	hashProgBenchRedirect  = "bench_redirect"
 	hashProgBenchSink      = "bench_sink"
+	hashProgBenchTraced    = "bench_traced"
 	hashProgBenchWalk      = "bench_walk"
 	hashProgDatapath       = "datapath"
 	hashProgIcmp           = "icmp"
@@ -481,6 +482,7 @@ type hashProgramSpecs struct {
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.ProgramSpec `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.ProgramSpec `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
@@ -681,6 +683,7 @@ type hashPrograms struct {
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.Program `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.Program `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
@@ -695,6 +698,7 @@ func (p *hashPrograms) Close() error {
 		p.BenchPass,
 		p.BenchRedirect,
 		p.BenchSink,
+		p.BenchTraced,
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,

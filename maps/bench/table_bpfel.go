@@ -393,6 +393,7 @@ const (
 	tableProgBenchPass      = "bench_pass"
 	tableProgBenchRedirect  = "bench_redirect"
 	tableProgBenchSink      = "bench_sink"
+	tableProgBenchTraced    = "bench_traced"
 	tableProgBenchWalk      = "bench_walk"
 	tableProgDatapath       = "datapath"
 	tableProgIcmp           = "icmp"
@@ -467,6 +468,7 @@ type tableProgramSpecs struct {
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.ProgramSpec `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.ProgramSpec `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
@@ -661,6 +663,7 @@ type tablePrograms struct {
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.Program `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.Program `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
@@ -675,6 +678,7 @@ func (p *tablePrograms) Close() error {
 		p.BenchPass,
 		p.BenchRedirect,
 		p.BenchSink,
+		p.BenchTraced,
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,

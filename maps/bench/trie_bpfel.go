@@ -395,6 +395,7 @@ const (
 	trieProgBenchPass      = "bench_pass"
 	trieProgBenchRedirect  = "bench_redirect"
 	trieProgBenchSink      = "bench_sink"
+	trieProgBenchTraced    = "bench_traced"
 	trieProgBenchWalk      = "bench_walk"
 	trieProgDatapath       = "datapath"
 	trieProgIcmp           = "icmp"
@@ -469,6 +470,7 @@ type trieProgramSpecs struct {
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.ProgramSpec `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.ProgramSpec `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.ProgramSpec `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.ProgramSpec `ebpf:"bench_walk"`
 	Datapath      *ebpf.ProgramSpec `ebpf:"datapath"`
 	Icmp          *ebpf.ProgramSpec `ebpf:"icmp"`
@@ -669,6 +671,7 @@ type triePrograms struct {
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
 	BenchRedirect *ebpf.Program `ebpf:"bench_redirect"`
 	BenchSink     *ebpf.Program `ebpf:"bench_sink"`
+	BenchTraced   *ebpf.Program `ebpf:"bench_traced"`
 	BenchWalk     *ebpf.Program `ebpf:"bench_walk"`
 	Datapath      *ebpf.Program `ebpf:"datapath"`
 	Icmp          *ebpf.Program `ebpf:"icmp"`
@@ -683,6 +686,7 @@ func (p *triePrograms) Close() error {
 		p.BenchPass,
 		p.BenchRedirect,
 		p.BenchSink,
+		p.BenchTraced,
 		p.BenchWalk,
 		p.Datapath,
 		p.Icmp,
