@@ -450,10 +450,11 @@ struct trace_filters {
 	struct trace_filter filter[TRACE_FILTERS];
 };
 
-/* What happened to a packet. Addresses and ports are those of the last packet that the walk looked at: out of a tunnel the inner one. */
+/* What happened to a packet. Addresses and ports are those of the packet that the walk looked at last, as it is at the end: out of a
+ * tunnel the inner one, of what was answered the answer. */
 struct trace_event {
 	__u64 when;		/* ns, CLOCK_MONOTONIC */
-	__be32 src[4], dst[4];	/* IPv4 is ::ffff:a.b.c.d; :: where the walk did not come so far */
+	__be32 src[4], dst[4];	/* IPv4 is ::ffff:a.b.c.d; :: where there are none */
 	__u32 reason;		/* enum reason */
 	__u32 filters;		/* a bit for each that asked for it */
 	__u32 bytes;		/* length of the frame as it came, and at the end */
@@ -473,13 +474,10 @@ struct trace_event {
 /* An event in the making, and what it is made from. */
 struct trace_note {
 	struct trace_event event;
-	__u64 nexthop;		/* struct nexthop */
-	__be32 src6[4], dst6[4];
-	__u32 src4, dst4;
 	__u32 egress;
-	__u32 l3, l4;		/* offsets in the frame as it came, more or less: see trace_ports() */
-	__u32 ip_len;		/* 0 where the walk found no IP packet */
+	__u32 nexthop;		/* id: of a set's member, or as looked up */
+	__u32 l3, l4;		/* offsets in the frame as the walk saw it */
+	__u32 ip_len;
 	__be16 ethertype;
-	__u8 v6;
-	__u8 later_fragment;
+	__be16 pad;
 };

@@ -119,12 +119,70 @@ static __always_inline void trace_count_lost(const struct trace_event *e)
 	}
 }
 
-/* Ports lie where the walk found them, but for what was put in front of the packet, or cut, since. */
+/* Where the IP or ARP header is now, of which the walk knows where it was: whatever changed the frame did so in front of it, but for
+ * answers, which are as long as they say, or did not move.
+ */
+static __always_inline __u32 trace_l3(const struct trace_note *note)
+{
+	const struct trace_event *e = &note->event;
+
+	switch (e->reason) {
+	case FWD_ARP:
+	case FWD_ND:
+		return note->l3;
+	case FWD_TOO_BIG:
+	case FWD_EXPIRED:
+		return e->bytes_after - note->ip_len;
+	}
+	return note->l3 + e->bytes_after - e->bytes;
+}
+
+static __always_inline void trace_pair4(struct trace_event *e, const void *src, const void *dst)
+{
+	e->src[2] = e->dst[2] = bpf_htonl(0xffff);
+	e->src[3] = *(__be32 *)src;
+	e->dst[3] = *(__be32 *)dst;
+}
+
+/* Of an ARP message, who speaks and whom it is about; of a frame that is no packet, nothing. */
+static __always_inline void trace_addresses(struct xdp_md *ctx, struct trace_event *e, __be16 ethertype, __u32 l3)
+{
+	__builtin_memset(e->src, 0, sizeof(e->src));
+	__builtin_memset(e->dst, 0, sizeof(e->dst));
+	if (l3 > OFFSET_MAX)
+		return;
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = ctx_at(ctx, l3, sizeof(*ip));
+
+		if (ip && *(__u8 *)ip >> 4 == 4)
+			trace_pair4(e, &ip->saddr, &ip->daddr);
+	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = ctx_at(ctx, l3, sizeof(*ip));
+
+		if (ip && *(__u8 *)ip >> 4 == 6) {
+			__builtin_memcpy(e->src, &ip->saddr, sizeof(e->src));
+			__builtin_memcpy(e->dst, &ip->daddr, sizeof(e->dst));
+		}
+	} else if (ethertype == bpf_htons(ETH_P_ARP)) {
+		struct arp *arp = ctx_at(ctx, l3, sizeof(*arp));
+
+		if (arp)
+			trace_pair4(e, arp->sender_ip, arp->target_ip);
+	}
+}
+
+/* A later fragment of IPv4 has no ports; one of IPv6 has no protocol either. */
+static __always_inline int trace_later4(struct xdp_md *ctx, __be16 ethertype, __u32 l3)
+{
+	struct iphdr *ip = ctx_at(ctx, l3, sizeof(*ip));
+
+	return ethertype == bpf_htons(ETH_P_IP) && (!ip || ip->frag_off & bpf_htons(IP_OFFSET));
+}
+
 static __always_inline void trace_ports(struct xdp_md *ctx, struct trace_event *e, __u32 l4)
 {
 	__be16 *ports;
 
-	l4 += e->bytes_after - e->bytes;
 	switch (e->proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
@@ -139,45 +197,22 @@ static __always_inline void trace_ports(struct xdp_md *ctx, struct trace_event *
 	}
 }
 
-static __always_inline void trace_pair4(struct trace_event *e, __be32 src, __be32 dst)
-{
-	e->src[2] = e->dst[2] = bpf_htonl(0xffff);
-	e->src[3] = src;
-	e->dst[3] = dst;
-}
-
-/* Of an ARP message, who speaks and whom it is about; of a frame that is no packet, nothing. */
-static __always_inline void trace_addresses(struct xdp_md *ctx, struct trace_note *note)
-{
-	struct trace_event *e = &note->event;
-	struct arp *arp;
-
-	__builtin_memset(e->src, 0, sizeof(e->src));
-	__builtin_memset(e->dst, 0, sizeof(e->dst));
-	if (note->ip_len && note->v6) {
-		__builtin_memcpy(e->src, note->src6, sizeof(e->src));
-		__builtin_memcpy(e->dst, note->dst6, sizeof(e->dst));
-	} else if (note->ip_len) {
-		trace_pair4(e, bpf_htonl(note->src4), bpf_htonl(note->dst4));
-	} else if (note->ethertype == bpf_htons(ETH_P_ARP)) {
-		arp = ctx_at(ctx, note->l3, sizeof(*arp));
-		if (arp)
-			trace_pair4(e, *(__be32 *)arp->sender_ip, *(__be32 *)arp->target_ip);
-	}
-}
-
 /* The locator that a next hop leads to, be it reached or not. */
-static __always_inline __u32 trace_locator(const struct nexthop *nh)
+static __always_inline __u32 trace_locator(__u32 id)
 {
-	__u32 index = nh->index;
+	struct nexthop *nh = bpf_map_lookup_elem(&nexthops, &id), word;
 
-	if (nh->kind == NH_ADJACENCY) {
-		struct adjacency *adj = bpf_map_lookup_elem(&adjacencies, &index);
+	if (!nh)
+		return 0;
+	*(__u64 *)&word = *(volatile __u64 *)nh;
+	id = word.index;
+	if (word.kind == NH_ADJACENCY) {
+		struct adjacency *adj = bpf_map_lookup_elem(&adjacencies, &id);
 
 		return adj ? adj->locator : 0;
 	}
-	if (nh->kind == NH_UNRESOLVED) {
-		struct locator *l = bpf_map_lookup_elem(&locators, &index);
+	if (word.kind == NH_UNRESOLVED) {
+		struct locator *l = bpf_map_lookup_elem(&locators, &id);
 
 		return l ? l->number : 0;
 	}
@@ -187,16 +222,15 @@ static __always_inline __u32 trace_locator(const struct nexthop *nh)
 static __always_inline void trace_complete(struct xdp_md *ctx, struct trace_note *note)
 {
 	struct trace_event *e = &note->event;
+	__u32 l3 = trace_l3(note);
 
-	trace_addresses(ctx, note);
-	e->sport = e->dport = 0;
-	if (!note->ip_len)
-		e->proto = 0;
-	else if (!note->later_fragment)
-		trace_ports(ctx, e, note->l4);
 	e->egress = e->reason < PASS_NO_PORT ? note->egress : 0;
 	if (!e->locator)
-		e->locator = trace_locator((struct nexthop *)&note->nexthop);
+		e->locator = trace_locator(note->nexthop);
+	e->sport = e->dport = 0;
+	trace_addresses(ctx, e, note->ethertype, l3);
+	if (l3 <= OFFSET_MAX && !trace_later4(ctx, note->ethertype, l3))
+		trace_ports(ctx, e, l3 + note->l4 - note->l3);
 }
 
 /* Tells what is noted to who asked for it. A global function: verified once, by itself. */
@@ -244,17 +278,11 @@ static __always_inline void trace_end(const struct pkt *p, enum reason r)
 	e->locator = p->locator;
 	e->from = p->from;
 	e->proto = p->proto;
-	note->nexthop = *(__u64 *)&p->nexthop;
-	__builtin_memcpy(note->src6, p->src6, sizeof(note->src6));
-	__builtin_memcpy(note->dst6, p->dst6, sizeof(note->dst6));
-	note->src4 = p->src4;
-	note->dst4 = p->dst4;
 	note->egress = p->egress;
+	note->nexthop = p->member_id ? p->member_id : p->nexthop_id;
 	note->l3 = p->l3;
 	note->l4 = p->l4;
 	note->ip_len = p->ip_len;
 	note->ethertype = p->ethertype;
-	note->v6 = p->v6;
-	note->later_fragment = p->later_fragment;
 	trace_tell(p->ctx);
 }

@@ -258,19 +258,13 @@ type HammerTraceNote struct {
 		Pad        [5]uint8
 		Frame      [2][256]uint8
 	}
-	Nexthop       uint64
-	Src6          [4]uint32
-	Dst6          [4]uint32
-	Src4          uint32
-	Dst4          uint32
-	Egress        uint32
-	L3            uint32
-	L4            uint32
-	IpLen         uint32
-	Ethertype     uint16
-	V6            uint8
-	LaterFragment uint8
-	_             [4]byte
+	Egress    uint32
+	Nexthop   uint32
+	L3        uint32
+	L4        uint32
+	IpLen     uint32
+	Ethertype uint16
+	Pad       uint16
 }
 
 type HammerVerdict uint32
