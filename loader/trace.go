@@ -32,7 +32,7 @@ func (t tracer) Trace(ctx context.Context, r api.TraceRequest) (api.Trace, error
 	case err != nil:
 		return nil, err
 	}
-	return newTelling(trace, names{t.d}), nil
+	return newTelling(trace, names(t)), nil
 }
 
 // reasonsNamed finds reasons by their names, or by those of their families.

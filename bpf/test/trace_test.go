@@ -147,10 +147,12 @@ func TestTraceEvents(t *testing.T) {
 			{"no packet", lan, frame{dst: gatewayMAC, src: hostMAC(here)}.around(make([]byte, 50), 0x88b5), packet{}, maps.TraceEvent{Tenant: tenant1}},
 			{
 				"ARP", lan, talk(hostMAC(here), v4.addr(here), v4.addr(gateway), layers.ARPReply),
-				packet{src: v4.addr(here), dst: v4.addr(gateway)}, maps.TraceEvent{Tenant: tenant1},
+				packet{src: v4.addr(here), dst: v4.addr(gateway)},
+				maps.TraceEvent{Tenant: tenant1},
 			},
 			{
-				"a later fragment has no ports", lan, later.bytes(), packet{src: later.ip.src, dst: later.ip.dst, proto: [...]uint8{17, 59}[f]},
+				"a later fragment has no ports", lan, later.bytes(),
+				packet{src: later.ip.src, dst: later.ip.dst, proto: [...]uint8{17, 59}[f]},
 				maps.TraceEvent{Tenant: tenant1, Locator: locatorB4},
 			},
 		} {
