@@ -21,7 +21,8 @@ type Target struct {
 	Members string // set: see MembersOf
 }
 
-// MembersOf packs the member variants of a set, one for each of its SetMembers buckets, into a Target's key.
+// MembersOf packs the member variants of a set, one for each of its SetMembers buckets, into a Target's key. As many again, for each
+// further priority, say who takes over when of those before nobody is left.
 func MembersOf(variants []uint16) string {
 	b := make([]byte, 2*len(variants))
 	for i, v := range variants {
@@ -53,7 +54,7 @@ type NexthopTable struct {
 	adjs     *memory[Adjacency]
 	ids      map[Target]uint32
 	entries  map[uint32]*entry
-	whole    map[uint32]Set          // members of sets, whether they have a rewrite now or not; each bucket holds a reference
+	whole    map[uint32][]Set        // members of sets by priority, whether they have a rewrite now or not; each bucket holds a reference
 	records  map[adjacencyKey]uint32 // resolved adjacencies: the record that all ids of a (tenant, variant) share
 	doubted  map[uint16]bool         // variants that sets avoid
 	freeID   allocator
@@ -78,7 +79,7 @@ const firstAdjacency = 8
 // The caller scans its tables and calls Hold for each value it finds, then Sweep.
 func OpenNexthops(o *Objects) (*NexthopTable, error) {
 	n := &NexthopTable{
-		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, whole: map[uint32]Set{}, records: map[adjacencyKey]uint32{},
+		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, whole: map[uint32][]Set{}, records: map[adjacencyKey]uint32{},
 		freeID:  newAllocator(IDFirst, uint32(Nexthops)),
 		freeLoc: newAllocator(0, uint32(Nexthops)),
 		freeSet: newAllocator(0, uint32(Sets)),
@@ -153,8 +154,8 @@ func (n *NexthopTable) adopt() {
 		nh := nexthop(n.words.load(id))
 		n.freeSet.take(nh.Index)
 		var variants []uint16
-		n.whole[id] = n.sets.entries[nh.Index]
-		for _, member := range n.whole[id].Member {
+		n.whole[id] = []Set{n.sets.entries[nh.Index]}
+		for _, member := range n.whole[id][0].Member {
 			if e := n.entries[member]; e != nil {
 				variants = append(variants, e.target.Variant)
 				e.refs++
@@ -220,58 +221,75 @@ func (n *NexthopTable) record(id uint32, t Target) (Nexthop, error) {
 
 func (n *NexthopTable) recordSet(id uint32, nh Nexthop, t Target) (Nexthop, error) {
 	variants := t.members()
-	if len(variants) != SetMembers {
-		return nh, fmt.Errorf("a set has %d members, this one %d", SetMembers, len(variants))
+	if len(variants) == 0 || len(variants)%SetMembers != 0 {
+		return nh, fmt.Errorf("a set has %d members for each priority, this one %d in all", SetMembers, len(variants))
 	}
 	i, ok := n.freeSet.get()
 	if !ok {
 		return nh, fmt.Errorf("sets: %w", ErrFull)
 	}
-	var set Set
-	for b, v := range variants {
+	levels := make([]Set, len(variants)/SetMembers)
+	for k, v := range variants {
 		member, err := n.Acquire(Target{Kind: KindAdjacency, Tenant: t.Tenant, Variant: v})
 		if err != nil {
-			for _, held := range set.Member[:b] {
-				n.Release(held)
-			}
+			n.releaseMembers(levels)
 			n.freeSet.put(i)
 			return nh, err
 		}
-		set.Member[b] = member
+		levels[k/SetMembers].Member[k%SetMembers] = member
 	}
-	n.whole[id] = set
-	n.sets.entries[i] = n.alive(t, set)
+	n.whole[id] = levels
+	n.sets.entries[i] = n.alive(levels)
 	nh.Index = i
 	return nh, nil
 }
 
-// alive is a set's buckets without the members that have no rewrite now or are in doubt: each of theirs goes to one of the
-// others, in proportion to what those have, and all others stay where they are. Where all members with a rewrite are in doubt, a
-// doubt says nothing that helps, and it does not count. A set of which nobody is left stays as it is, and its packets are counted
-// as unresolved.
-func (n *NexthopTable) alive(t Target, set Set) Set {
-	living, dead := n.living(t, set, n.doubted)
-	if len(living) == 0 {
-		living, dead = n.living(t, set, nil)
-	}
-	for b := range dead {
-		if dead[b] && len(living) > 0 {
-			set.Member[b] = living[uint64(b)*0x9E3779B97F4A7C15>>32%uint64(len(living))]
+func (n *NexthopTable) releaseMembers(levels []Set) {
+	for _, set := range levels {
+		for _, member := range set.Member { // by id: after a crash a target may have two
+			if member != 0 {
+				n.Release(member)
+			}
 		}
 	}
-	return set
 }
 
-// living are the members of the buckets that can stay, and which buckets cannot.
-func (n *NexthopTable) living(t Target, set Set, doubted map[uint16]bool) (living []uint32, dead [SetMembers]bool) {
-	for b, v := range t.members() {
-		if _, ok := n.records[adjacencyKey{t.Tenant, v}]; ok && !doubted[v] {
-			living = append(living, set.Member[b])
+// alive is a set's buckets without the members that have no rewrite now or are in doubt: each of theirs goes to one of the
+// others, in proportion to what those have, and all others stay where they are. The best priority that has a member left counts.
+// Where all members with a rewrite are in doubt, a doubt says nothing that helps, and it does not count. A set of which nobody is
+// left stays as it is, and its packets are counted as unresolved.
+func (n *NexthopTable) alive(levels []Set) Set {
+	for _, doubted := range []map[uint16]bool{n.doubted, nil} {
+		for _, set := range levels {
+			if n.fill(&set, doubted) {
+				return set
+			}
+		}
+	}
+	return levels[0]
+}
+
+// fill gives the buckets of members that cannot stay to those that can, if there is one.
+func (n *NexthopTable) fill(set *Set, doubted map[uint16]bool) bool {
+	var living []uint32
+	var dead [SetMembers]bool
+	for b, member := range set.Member {
+		t := n.entries[member].target
+		if _, ok := n.records[adjacencyKey{t.Tenant, t.Variant}]; ok && !doubted[t.Variant] {
+			living = append(living, member)
 		} else {
 			dead[b] = true
 		}
 	}
-	return living, dead
+	if len(living) == 0 {
+		return false
+	}
+	for b := range dead {
+		if dead[b] {
+			set.Member[b] = living[uint64(b)*0x9E3779B97F4A7C15>>32%uint64(len(living))]
+		}
+	}
+	return true
 }
 
 // Doubt names all variants that sets are to avoid: their rewrites are good, but their far ends may not be. A next hop that is no set
@@ -282,7 +300,7 @@ func (n *NexthopTable) Doubt(variants map[uint16]bool) { n.doubted = variants }
 // calls of Resolve, Unresolve and Doubt. The error wraps ErrFull; then a set stays as it was.
 func (n *NexthopTable) Balance() error {
 	for id, whole := range n.whole {
-		want := n.alive(n.entries[id].target, whole)
+		want := n.alive(whole)
 		nh := nexthop(n.words.load(id))
 		if n.sets.entries[nh.Index] == want {
 			continue
@@ -342,9 +360,7 @@ func (n *NexthopTable) forget(id uint32, e *entry) {
 	n.released = append(n.released, id)
 	if whole, ok := n.whole[id]; ok {
 		delete(n.whole, id)
-		for _, member := range whole.Member { // by id: after a crash a target may have two
-			n.Release(member)
-		}
+		n.releaseMembers(whole)
 	}
 }
 

@@ -108,3 +108,68 @@ func TestBalance(t *testing.T) {
 		t.Errorf("set records leaked: the next one is %d", next)
 	}
 }
+
+// The best priority that has a member left gets all packets; where all members are in doubt, the first with a rewrite does.
+func TestBalanceFallsBack(t *testing.T) {
+	hosts, err := CreateHostMaps(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hosts.Close()
+	o, err := Load(Options{Hosts: hosts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	n, err := OpenNexthops(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	var levels []uint16
+	for priority := uint16(1); priority <= 3; priority++ {
+		for range SetMembers {
+			levels = append(levels, priority)
+		}
+		if err := n.Resolve(1, priority, Adjacency{Locator: priority}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := n.Acquire(Target{Kind: KindSet, Tenant: 1, Members: MembersOf(levels)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(what string, want uint16) {
+		t.Helper()
+		if err := n.Balance(); err != nil {
+			t.Fatal(err)
+		}
+		for b, member := range n.sets.entries[nexthop(n.words.load(id)).Index].Member {
+			if target, _ := n.Target(member); target.Variant != want {
+				t.Fatalf("%s: bucket %d leads to %d, want %d", what, b, target.Variant, want)
+			}
+		}
+	}
+	doubt := func(variants ...uint16) {
+		doubted := map[uint16]bool{}
+		for _, v := range variants {
+			doubted[v] = true
+		}
+		n.Doubt(doubted)
+	}
+	expect("all are there", 1)
+	doubt(1)
+	expect("the first is silent", 2)
+	n.Unresolve(1, 2)
+	expect("the first is silent, the second has no way", 3)
+	doubt(1, 3)
+	expect("a doubt beats no way at all", 1)
+	doubt()
+	expect("the first is back", 1)
+	n.Release(id)
+	n.Free(n.Rest())
+	n.Free(n.Rest())
+	if n.Len() != 0 {
+		t.Errorf("%d next hops are in use after the set went", n.Len())
+	}
+}

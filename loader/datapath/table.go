@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"roam/loader/route"
 	"roam/maps"
@@ -208,26 +209,30 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 	case d.Via == nil:
 		return 0, errors.New("it leads nowhere")
 	}
-	best := bestOf(d.Via.Locators)
-	for _, l := range best {
+	levels := byPriority(d.Via.Locators)
+	if len(levels) == 0 {
+		return maps.IDBlackhole, nil
+	}
+	for _, l := range levels[0] {
 		if t.own[l.Address] {
 			return maps.IDKernel, nil // it leads to us: the host is here
 		}
 	}
 	flags := flagsOf(d)
-	switch len(best) {
-	case 0:
-		return maps.IDBlackhole, nil
-	case 1:
-		variant, err := t.variant(space, best[0])
+	if len(levels) == 1 && len(levels[0]) == 1 {
+		variant, err := t.variant(space, levels[0][0])
 		if err != nil {
 			return 0, err
 		}
 		return t.nexthops.Acquire(maps.Target{Kind: maps.KindAdjacency, Flags: flags, Tenant: space, Variant: variant})
 	}
-	members, err := t.members(space, best)
-	if err != nil {
-		return 0, err
+	members := ""
+	for _, locators := range levels {
+		m, err := t.members(space, locators)
+		if err != nil {
+			return 0, err
+		}
+		members += m
 	}
 	return t.nexthops.Acquire(maps.Target{Kind: maps.KindSet, Flags: flags, Tenant: space, Members: members})
 }
@@ -256,22 +261,18 @@ func flagsOf(d route.Decision) uint8 {
 	return 0
 }
 
-// bestOf returns the locators of the lowest usable priority.
-func bestOf(locators []route.Locator) []route.Locator {
-	best := uint8(route.Unusable)
-	for _, l := range locators {
-		best = min(best, l.Priority)
-	}
-	if best == route.Unusable {
-		return nil
-	}
-	var out []route.Locator
-	for _, l := range locators {
-		if l.Priority == best {
-			out = append(out, l)
+// byPriority returns the usable locators, those of the best priority first.
+func byPriority(locators []route.Locator) (levels [][]route.Locator) {
+	usable := slices.Clone(locators)
+	usable = slices.DeleteFunc(usable, func(l route.Locator) bool { return l.Priority == route.Unusable })
+	slices.SortStableFunc(usable, func(a, b route.Locator) int { return int(a.Priority) - int(b.Priority) })
+	for i, l := range usable {
+		if i == 0 || l.Priority != usable[i-1].Priority {
+			levels = append(levels, nil)
 		}
+		levels[len(levels)-1] = append(levels[len(levels)-1], l)
 	}
-	return out
+	return levels
 }
 
 // reserve sets the gateway's own addresses to exactly these.
