@@ -737,6 +737,26 @@ func TestLateSink(t *testing.T) {
 	}
 }
 
+// A sink that asks is told everything again, and nobody else is.
+func TestRetell(t *testing.T) {
+	b := newBench(t, Options{})
+	api, _, _, _ := b.four()
+	chooser := newMirror()
+	b.AddSink(chooser)
+	b.Retell(chooser) // nothing is known yet
+	b.start()
+	changes := manyHosts(2*window + 17)
+	b.report(api, changes...)
+	chooser.mu.Lock()
+	clear(chooser.held)
+	chooser.mu.Unlock()
+	b.Retell(chooser)
+	b.awaitOn(chooser, "everything", func() bool { return len(chooser.held) == len(changes) })
+	if len(chooser.extra) > 0 || chooser.synced > 1 {
+		t.Errorf("told more than once: %q, synced %d times", chooser.extra, chooser.synced)
+	}
+}
+
 // A sink that fails catches up: with what was claimed, and with what has gone.
 func TestSinkBehind(t *testing.T) {
 	b := newBench(t, Options{})

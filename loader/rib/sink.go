@@ -61,6 +61,17 @@ func (r *RIB) AddSink(to route.Sink) {
 	})
 }
 
+// Retell has a sink told everything once more, in windows between other work: it chose among decisions and chooses anew.
+func (r *RIB) Retell(to route.Sink) {
+	r.own(func() {
+		for _, s := range r.sinks {
+			if s.to == to && r.table.len > 0 {
+				s.from = 1
+			}
+		}
+	})
+}
+
 // deliver hands the queued decisions to every sink.
 func (r *RIB) deliver() {
 	if len(r.decisions) == 0 {
