@@ -26,6 +26,7 @@ var ours = map[string][]string{
 	"roam/loader/rib":    {"roam/loader/route"},
 	"roam/loader/host":   {"roam/loader/route"},
 	"roam/loader/lan":    {"roam/loader/route"},
+	"roam/loader/mld":    {"roam/loader/route"},
 	"roam/loader/radv":   {"roam/loader/route"},
 	"roam/loader/event":  {},
 	"roam/loader/feed":   {"roam/loader/route"},
