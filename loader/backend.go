@@ -13,6 +13,7 @@ import (
 	"roam/loader/datapath"
 	"roam/loader/feed"
 	"roam/loader/metrics"
+	"roam/loader/mld"
 	"roam/loader/rib"
 	"roam/loader/route"
 	"roam/maps"
@@ -191,6 +192,11 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 	for _, l := range d.gateway.Locators() {
 		if !l.Up {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("locator %s: %s", l.Address, l.Why))
+		}
+	}
+	for _, l := range d.mld.Links() {
+		if l.Full != "" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s: %s", l.Interface, l.Full, mld.FullAdvice))
 		}
 	}
 	slices.Sort(s.Warnings)

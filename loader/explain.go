@@ -185,7 +185,8 @@ func (o operator) Doctor(ctx context.Context) (api.List[api.Check], error) {
 		checks = append(checks, check)
 	}
 	dropping, err := o.d.dropping(ctx)
-	return append(append(checks, o.d.ownLocatorChecks()...), dropping...), err
+	checks = append(append(checks, o.d.ownLocatorChecks()...), o.d.groupChecks()...)
+	return append(checks, dropping...), err
 }
 
 // Reload applies the configuration anew.

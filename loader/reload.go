@@ -46,6 +46,7 @@ func (d *daemon) reload() reloaded {
 	d.file.Reload(filePath(next))
 	d.radv.Set(advertised(next))
 	d.lan.Set(shown(next))
+	d.mld.Set(listened(next))
 	d.bgp.SetConfig(bgpConfig(next))
 	d.failed.set(d.bfd.String(), d.bfd.SetConfig(bfdConfig(next)))
 	if have := d.plane.Hosts().Cap(); int(next.Datapath.Hosts) > have {

@@ -30,6 +30,7 @@ import (
 	"roam/loader/host"
 	"roam/loader/lan"
 	"roam/loader/metrics"
+	"roam/loader/mld"
 	"roam/loader/radv"
 	"roam/loader/rib"
 	"roam/loader/route"
@@ -70,6 +71,7 @@ type daemon struct {
 	feed    *feed.Feed
 	radv    *radv.Advertiser
 	lan     *lan.Refresher
+	mld     *mld.Listener
 	server  *api.Server
 	metrics *prometheus.Registry
 	events  *event.Log
@@ -125,6 +127,9 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.radv.Set(advertised(cfg))
 	d.lan = lan.New(log)
 	d.lan.Set(shown(cfg))
+	d.mld = mld.New(log, func() { d.rib.Retell(d.mld) })
+	d.mld.Set(listened(cfg))
+	d.rib.AddSink(d.mld)
 	d.rib.AddSink(d.hosts)
 	d.rib.AddSink(d.bgp)
 	d.feed = feed.New()
@@ -194,6 +199,7 @@ func (d *daemon) tasks() []task {
 		do{"locators", d.followLocators},
 		d.radv,
 		d.lan,
+		d.mld,
 		do{"sightings", d.passSightings},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 
 	"roam/loader/api"
 	"roam/loader/datapath"
+	"roam/loader/mld"
 )
 
 // sentences say what each reason means to who asked why.
@@ -76,6 +78,23 @@ func (d *daemon) ownLocatorChecks() []api.Check {
 		if !held[l.Address] {
 			check.Level, check.Found = api.LevelFail, "no interface of this machine holds it: nobody can send to it"
 			check.Advice = "ip address add " + l.Address.String() + " dev INTERFACE, or correct underlay.locators"
+		}
+		list = append(list, check)
+	}
+	return list
+}
+
+// groupChecks says what switches are told of the groups that solicitations for remote hosts go to, and whether one asks.
+func (d *daemon) groupChecks() []api.Check {
+	var list []api.Check
+	for _, l := range d.mld.Links() {
+		check := api.Check{Name: "multicast groups", Subject: l.Interface, Level: api.LevelOK}
+		check.Found = fmt.Sprintf("%d groups; no querier has asked yet: right where no switch snoops MLD, else one must", l.Groups)
+		if l.Querier.IsValid() {
+			check.Found = fmt.Sprintf("%d groups, asked for by %s in MLDv%d", l.Groups, l.Querier, l.Version)
+		}
+		if l.Full != "" {
+			check.Level, check.Found, check.Advice = api.LevelWarn, l.Full, mld.FullAdvice
 		}
 		list = append(list, check)
 	}

@@ -47,6 +47,10 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	for _, o := range host.Outcomes {
 		s.Claims = append(s.Claims, metrics.Claims{Outcome: string(o), Count: hosts.Claims[o]})
 	}
+	s.Groups = map[string]int{}
+	for _, l := range d.mld.Links() {
+		s.Groups[l.Interface] = l.Groups
+	}
 	s.Generation = d.plane.Generation()
 	return s, d.ribSnapshot(ctx, &s)
 }

@@ -8,6 +8,7 @@ import (
 	"roam/loader/datapath"
 	"roam/loader/host"
 	"roam/loader/lan"
+	"roam/loader/mld"
 	"roam/loader/radv"
 	"roam/loader/route"
 	"roam/loader/source/bgp"
@@ -80,6 +81,32 @@ func shown(c *config.Config) []lan.Link {
 				Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(),
 				MACs:      append([]route.MAC{s.Gateway.MAC}, s.Gateway.ForeignMACs...),
 			})
+		}
+	}
+	return list
+}
+
+// listened are the segments on which neighbour solicitations are answered: for the hosts of their IPv6 subnets that live elsewhere, and for
+// gateway addresses. The kernel answers for its own, but leaves no group either that a host needs as well.
+func listened(c *config.Config) []mld.Link {
+	var list []mld.Link
+	for _, t := range c.Tenants {
+		for _, s := range t.Segments {
+			ref := accessRef(s)
+			l := mld.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), Tenant: t.ID}
+			own := s.Gateway.OwnAddresses
+			if s.Gateway.Role == config.RoleDefault { // else the shared addresses are another router's
+				own = slices.Concat(own, s.Gateway.Addresses)
+			}
+			l.Own = slices.DeleteFunc(slices.Clone(own), netip.Addr.Is4)
+			for _, p := range s.Subnets {
+				if p.Addr().Is6() {
+					l.Subnets = append(l.Subnets, p)
+				}
+			}
+			if len(l.Own)+len(l.Subnets) > 0 {
+				list = append(list, l)
+			}
 		}
 	}
 	return list

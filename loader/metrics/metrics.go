@@ -28,7 +28,8 @@ type Snapshot struct {
 
 	Sightings []Sightings
 	Claims    []Claims
-	Frozen    int // hosts that moved too often
+	Frozen    int            // hosts that moved too often
+	Groups    map[string]int // multicast groups that are listened to on a port, by interface
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -144,6 +145,7 @@ var (
 	sightings      = desc("sightings_total", "Signs of hosts that the data path saw, by kind; lost are those that nobody read in time.", "kind")
 	hostClaims     = desc("host_claims_total", "Claims to addresses of our segments that were not simply taken, by what became of them.", "outcome")
 	frozen         = desc("hosts_frozen", "Hosts that moved too often and stay where they were.")
+	groups         = desc("multicast_groups", "Multicast groups that the gateway listens to on an access port: those of IPv6 hosts elsewhere.", "port")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -160,7 +162,8 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, generation, buildInfo, scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, generation, buildInfo,
+		scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -231,6 +234,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		send(hostClaims, counter, float64(k.Count), k.Outcome)
 	}
 	send(frozen, gauge, float64(s.Frozen))
+	for port, n := range s.Groups {
+		send(groups, gauge, float64(n), port)
+	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))
 	}

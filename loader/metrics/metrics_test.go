@@ -41,6 +41,7 @@ var full = Snapshot{
 	Sightings: []Sightings{{"data", 3}, {"lost", 1}},
 	Claims:    []Claims{{"frozen", 2}},
 	Frozen:    1,
+	Groups:    map[string]int{"lan0": 5},
 
 	Generation: 3,
 }
@@ -105,6 +106,7 @@ var contract = map[string][]string{
 	"roam_sightings_total":             {"kind"},
 	"roam_host_claims_total":           {"outcome"},
 	"roam_hosts_frozen":                nil,
+	"roam_multicast_groups":            {"port"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},
