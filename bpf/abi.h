@@ -44,12 +44,16 @@ enum limits {
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
 	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for sightings and the TTL between neighbours */
-	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant */
+	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant, or enum vni_value */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
 };
 
 enum subnet_value {
 	SUBNET_KEEP_TTL = 1 << 30, /* beside the number: no TTL is taken between its hosts */
+};
+
+enum vni_value {
+	VNI_SEGMENT = 1 << 14,	/* beside a segment's number: what has this VNI was bridged by its sender on that segment */
 };
 
 enum locator_value {
@@ -413,6 +417,7 @@ enum reason {
 	DROP_TUNNEL_TTL,	/* from a tunnel to the next, outer TTL used up */
 	DROP_TUNNEL_IN_TUNNEL,	/* the inner packet is addressed to our own tunnel end */
 	DROP_ISOLATED,		/* only the kernel could go on, whose routing table cannot tell this tenant from another */
+	DROP_FLOOD,		/* bridged to a segment here, and for nobody who is known here: a bridge would flood it */
 
 	REASON_MAX,
 };

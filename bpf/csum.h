@@ -159,16 +159,16 @@ static __always_inline __u64 csum_ip4(const struct iphdr *ip)
 }
 
 /* The ICMPv6 checksum's sum over pseudo-header and message of the packet at off, or -1; right when it folds to 0xffff. */
-static __always_inline __s64 csum_icmp6(const struct pkt *p, __u32 off, __u32 len)
+static __always_inline __s64 csum_icmp6(struct xdp_md *ctx, __u32 off, __u32 len)
 {
-	struct ipv6hdr *ip = at(p, off, sizeof(*ip));
+	struct ipv6hdr *ip = ctx_at(ctx, off, sizeof(*ip));
 	__s64 sum;
 	__u32 *w;
 
 	if (!ip)
 		return -1;
 	w = (__u32 *)&ip->saddr;
-	sum = csum_bytes(p->ctx, off + sizeof(*ip), len - sizeof(*ip));
+	sum = csum_bytes(ctx, off + sizeof(*ip), len - sizeof(*ip));
 	if (sum < 0)
 		return -1;
 	for (int i = 0; i < 8; i++)

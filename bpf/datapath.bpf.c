@@ -22,6 +22,7 @@ struct {
 };
 
 #include "accept.h"
+#include "bridge.h"
 #include "count.h"
 #include "decap.h"
 #include "ecmp.h"
@@ -54,6 +55,18 @@ static __always_inline int elsewhere(const struct pkt *p)
 	return p->nexthop.kind == NH_ADJACENCY || p->nexthop.kind == NH_SET || p->nexthop.kind == NH_UNRESOLVED;
 }
 
+/* What becomes of a frame to a MAC that is not ours, nor of a station here if it was bridged. */
+static __always_inline enum reason not_ours(const struct pkt *p)
+{
+	return bridging && p->bridge ? DROP_FLOOD : PASS_NOT_OURS;
+}
+
+/* May a frame to a MAC that nobody here owns be for a host that left? */
+static __always_inline int may_be_stale(const struct pkt *p)
+{
+	return (bridging && p->bridge) || (p->segment && p->segment->flags & SEGMENT_FOREIGN);
+}
+
 /* Finds the next hop: the host's own, or a covering prefix's. */
 static __always_inline enum reason lookup(struct pkt *p)
 {
@@ -63,7 +76,7 @@ static __always_inline enum reason lookup(struct pkt *p)
 	p->exact = !!id;
 	if (!id) {
 		if (!p->ours)
-			return PASS_NOT_OURS;
+			return not_ours(p);
 		id = cover_destination(p, p->tenant);
 		if (!id)
 			return PASS_NO_ROUTE;
@@ -76,8 +89,8 @@ static __always_inline enum reason lookup(struct pkt *p)
 	/* A frame to a MAC that nobody here owns is ours if its host lives elsewhere: it moved away a moment ago, or the
 	 * sender did, whose cache still holds MACs of another site. One that somebody here owns is not touched: he may
 	 * be a router. */
-	if (!p->ours && !(elsewhere(p) && p->exact && p->segment && p->segment->flags & SEGMENT_FOREIGN))
-		return PASS_NOT_OURS;
+	if (!p->ours && !(elsewhere(p) && p->exact && may_be_stale(p)))
+		return not_ours(p);
 	return REASON_NONE;
 }
 
@@ -140,7 +153,7 @@ static __always_inline enum reason forward_local(struct pkt *p)
 	r = mtu(p);
 	if (r)
 		return r;
-	r = ttl(p);
+	r = bridged_to(p, host->mac) ? REASON_NONE : ttl(p);
 	if (r)
 		return r;
 	p->egress = slot;
@@ -250,7 +263,7 @@ static __always_inline enum reason hand_over(struct pkt *p, enum reason r)
 	if (r != PASS_OWN && r != PASS_RESOLVE && r != PASS_NO_ROUTE)
 		return r;
 	tenant = bpf_map_lookup_elem(&tenants, &p->tenant);
-	if (tenant && tenant->flags & TENANT_ISOLATED)
+	if (!tenant || tenant->flags & TENANT_ISOLATED)
 		return DROP_ISOLATED;
 	eth = at(p, 0, sizeof(*eth));
 	if (!eth)
@@ -387,6 +400,7 @@ struct abi_types {
 	enum space space;
 	enum subnet_value subnet_value;
 	enum locator_value locator_value;
+	enum vni_value vni_value;
 	enum locator_option locator_option;
 	enum tenant_flag tenant_flag;
 	enum source_rule source_rule;

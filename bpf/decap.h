@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "bridge.h"
 #include "mtu.h"
 #include "source.h"
 #include "ttl.h"
@@ -34,7 +35,6 @@ struct vxlan {
 	__be32 vni;		/* upper 24 bits */
 };
 
-#define VXLAN_I 0x08
 #define GPE_P 0x04
 #define GPE_OAM 0x01
 #define NEXT_IPV4 1	/* of GPE and of LISP-GPE */
@@ -95,6 +95,8 @@ struct inner {
 };
 
 #define NO_VNI 0xffffffff
+#define VNI_MASK 0xffffff
+#define VNI_GROUP 0x1000000	/* beside a VNI: the frame inside is for a group */
 
 static __always_inline __u64 inner(__u32 l3, __be16 ethertype, __u32 vni)
 {
@@ -276,13 +278,17 @@ __attribute__((noinline)) __u64 open_tunnel(struct xdp_md *ctx, __u32 off, __u32
 	return refuse(DROP_TUNNEL_HEADER);
 }
 
-/* The usual case, without the call. */
+/* The usual case, without the call. A group may be asked for somebody: tenant_of() knows whether it may here. */
 static __always_inline __u64 open_vxlan(struct xdp_md *ctx, __u32 off, __u32 end)
 {
 	struct vxlan *vx = ctx_at(ctx, off, sizeof(*vx));
+	__u32 l2 = off + sizeof(*vx);
+	struct ethhdr *eth = ctx_at(ctx, l2, sizeof(*eth));
 
 	if (!vx || !(vx->flags & VXLAN_I))
 		return refuse(DROP_TUNNEL_HEADER);
+	if (bridging && eth && eth->h_dest[0] & 1 && l2 + sizeof(*eth) <= end)
+		return inner(l2 + sizeof(*eth), eth_proto(eth), bpf_ntohl(vx->vni) >> 8 | VNI_GROUP);
 	return open_ethernet(ctx, off + sizeof(*vx), end, bpf_ntohl(vx->vni) >> 8);
 }
 
@@ -375,7 +381,21 @@ static __always_inline __u32 tunnel_bounds(const struct pkt *p, __u32 *off)
 	return len < sizeof(*udp) || len > end - p->l4 ? 0 : p->l4 + len;
 }
 
-static __always_inline enum reason tenant_of(struct pkt *p, __u32 vni)
+/* What was bridged, or is for a group. value is the VNI's. */
+static __always_inline enum reason segment_of(struct pkt *p, __u32 kind, __u32 value)
+{
+	__u32 index = value & ~VNI_SEGMENT;
+	struct segment *s = bpf_map_lookup_elem(&segments, &index);
+
+	if (!(value & VNI_SEGMENT))
+		return value ? DROP_INNER_NOT_IP : DROP_UNKNOWN_VNI;
+	if (kind != TUNNEL_VXLAN || !s)
+		return DROP_UNKNOWN_VNI;
+	p->tenant = s->tenant;
+	return REASON_NONE;
+}
+
+static __always_inline enum reason tenant_of(struct pkt *p, __u32 kind, __u32 vni)
 {
 	__u32 index = p->from, tenant;
 	struct locator *l;
@@ -385,7 +405,14 @@ static __always_inline enum reason tenant_of(struct pkt *p, __u32 vni)
 		p->tenant = l ? l->tenant : 0;
 		return p->tenant ? REASON_NONE : DROP_NO_TENANT;
 	}
-	tenant = find_host4(SPACE_VNI, vni);
+	tenant = find_host4(SPACE_VNI, bridging ? vni & VNI_MASK : vni);
+	if (bridging) {
+		/* Without a branch: to the verifier both kinds look alike from here. */
+		p->bridge = (tenant & ~VNI_SEGMENT) & -(tenant / VNI_SEGMENT);
+		p->outer = p->l3;
+		if (tenant & VNI_SEGMENT || vni & VNI_GROUP)
+			return segment_of(p, kind, tenant);
+	}
 	p->tenant = tenant;
 	return tenant ? REASON_NONE : DROP_UNKNOWN_VNI;
 }
@@ -411,7 +438,7 @@ static __always_inline enum reason step_inside(struct pkt *p, __u32 kind)
 		return in.found.vni;
 	if (in.found.l3 > OFFSET_MAX || in.found.l3 > end)
 		return DROP_TUNNEL_HEADER;
-	r = tenant_of(p, in.found.vni);
+	r = tenant_of(p, kind, in.found.vni);
 	if (r)
 		return r;
 	p->tunnelled = 1;
@@ -457,9 +484,15 @@ static __always_inline enum reason decap(struct pkt *p)
 	r = step_inside(p, kind);
 	if (r)
 		return r;
+	if (bridging && p->bridge && p->ethertype == bpf_htons(ETH_P_ARP))
+		return bridged_arp(p);
 	r = parse_ip(p);
 	if (r)
 		return r == PASS_NOT_IP ? DROP_INNER_NOT_IP : r;
+	if (bridging && p->bridge)
+		r = bridged_ip(p);
+	if (r)
+		return r;
 	r = check_scope(p);
 	if (r)
 		return r >= DROP_SHORT ? r : DROP_MARTIAN;

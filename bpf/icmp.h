@@ -199,7 +199,7 @@ static __always_inline int turn6(struct pkt *p, enum reason why, const __be32 fr
 	e->csum = 0;
 	/* RFC 8200, section 5: no link of ours may say less, whatever fits. */
 	e->mtu = why != DROP_MTU ? 0 : bpf_htonl(p->mtu < ERROR6_MAX ? ERROR6_MAX : p->mtu);
-	sum = csum_icmp6(p, p->l3, p->ip_len);
+	sum = csum_icmp6(p->ctx, p->l3, p->ip_len);
 	e = at(p, p->l3, sizeof(*e));
 	if (sum < 0 || !e)
 		return -1;

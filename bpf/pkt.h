@@ -63,6 +63,8 @@ struct pkt {
 	__u32 from;		/* locator id */
 	__u8 outer_ttl;
 	__u8 outer_tos;
+	__u16 bridge;		/* segment on which its sender bridged it, 0: it was routed */
+	__u32 outer;		/* of what was bridged: offset of the outer IP header */
 
 	/* Where it goes. */
 	__u32 nexthop_id;	/* as looked up */
@@ -95,9 +97,14 @@ static __always_inline void *at(const struct pkt *p, __u32 off, const __u32 len)
 }
 
 /* Headers always lie in the linear part; what follows it counts too. */
+static __always_inline __u32 ctx_len(struct xdp_md *ctx)
+{
+	return frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
+}
+
 static __always_inline __u32 frame_len(const struct pkt *p)
 {
-	return frags ? bpf_xdp_get_buff_len(p->ctx) : p->ctx->data_end - p->ctx->data;
+	return ctx_len(p->ctx);
 }
 
 /* Moves the start of the frame: by < 0 makes room in front, by > 0 cuts. */

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "budget.h"
+#include "count.h"
 #include "neigh.h"
 
 #define SIGHT_BURST 5

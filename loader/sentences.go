@@ -59,6 +59,7 @@ var sentences = map[string]string{
 	"drop_tunnel_ttl":       "it went from gateway to gateway too often",
 	"drop_tunnel_in_tunnel": "inside the tunnel it is addressed to our own tunnel end",
 	"drop_isolated":         "only the kernel could take it further, whose routing table cannot tell this tenant from another with the same addresses",
+	"drop_flood":            "a peer bridged it to a segment here, for everybody or for a MAC that nobody here has, and nothing is flooded",
 }
 
 func sentence(e datapath.Explained) string { return sentences[e.Reason] }

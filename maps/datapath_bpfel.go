@@ -26,6 +26,7 @@ type datapathAbiTypes struct {
 	Space         uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
+	VniValue      uint32
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
@@ -43,6 +44,7 @@ type datapathAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -380,7 +382,8 @@ const (
 	datapathReasonDROP_TUNNEL_TTL       datapathReason = 45
 	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 46
 	datapathReasonDROP_ISOLATED         datapathReason = 47
-	datapathReasonREASON_MAX            datapathReason = 48
+	datapathReasonDROP_FLOOD            datapathReason = 48
+	datapathReasonREASON_MAX            datapathReason = 49
 )
 
 type datapathRecord6 struct {
@@ -567,6 +570,12 @@ type datapathTraceNote struct {
 	Pad       uint16
 }
 
+type datapathVniValue uint32
+
+const (
+	datapathVniValueVNI_SEGMENT datapathVniValue = 16384
+)
+
 type datapathWalkReport struct {
 	_            structs.HostLayout
 	Reason       uint32
@@ -624,6 +633,7 @@ const (
 	datapathProgIcmp           = "icmp"
 	datapathProgTraced         = "traced"
 	datapathVarAbiTypes        = "abi_types"
+	datapathVarBridging        = "bridging"
 	datapathVarFrags           = "frags"
 	datapathVarGenevePort      = "geneve_port"
 	datapathVarGuePort         = "gue_port"
@@ -731,6 +741,7 @@ type datapathMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathVariableSpecs struct {
 	AbiTypes     *ebpf.VariableSpec `ebpf:"abi_types"`
+	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -841,6 +852,7 @@ func (m *datapathMaps) Close() error {
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathVariables struct {
 	AbiTypes     *ebpf.Variable `ebpf:"abi_types"`
+	Bridging     *ebpf.Variable `ebpf:"bridging"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`

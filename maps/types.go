@@ -41,6 +41,7 @@ const (
 	SpaceVNI     = uint16(datapathSpaceSPACE_VNI)
 	SpaceLocator = uint16(datapathSpaceSPACE_LOCATOR)
 	LocatorOwn   = uint32(datapathLocatorValueLOCATOR_OWN)
+	VNISegment   = uint32(datapathVniValueVNI_SEGMENT)
 )
 
 // Roles of a port, or-ed.

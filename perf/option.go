@@ -22,6 +22,7 @@ var options = []struct {
 	{"datapath.icmp: {rate: 0}", func(t *maps.Tune) { t.ICMPRate = 0 }},
 	{"datapath.frags: true", func(t *maps.Tune) { t.Frags = true }},
 	{"underlay.dscp: 46", func(t *maps.Tune) { t.OuterDSCP = 46 }},
+	{"a segment's l2vni", func(t *maps.Tune) { t.Bridging = true }},
 	{"a segment's gateway.keep_ttl: true", func(t *maps.Tune) { t.KeepTTL = true }},
 	{"no sightings", func(t *maps.Tune) { t.Sightings = 0 }},
 	{"all that can be off, off", func(t *maps.Tune) {

@@ -54,7 +54,7 @@ func TestMatrix(t *testing.T) {
 	for _, section := range []struct {
 		title string
 		cases []matrixCase
-	}{{"Into a tunnel", encapCases}, {"Out of a tunnel", decapCases}, {"Out of one tunnel and into the next", reencapCases}} {
+	}{{"Into a tunnel", encapCases}, {"Out of a tunnel", decapCases}, {"Out of one tunnel and into the next", reencapCases}, {"Bridged to a segment here", bridgeCases}} {
 		fmt.Fprintf(&doc, "\n## %s\n\n| case | outcome |", section.title)
 		for _, e := range everyEncapsulation() {
 			fmt.Fprintf(&doc, " %s |", e)

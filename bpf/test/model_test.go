@@ -31,11 +31,14 @@ type view struct {
 	dst    mac
 	tenant uint16
 	inside *outer // the tunnel it came from
+	bridge uint16 // segment on which its sender bridged it
+	reply  want   // to a question that was bridged
 }
 
 type outer struct {
 	locator  uint16
 	ttl, tos uint8
+	l3, l4   int
 }
 
 // header is what an IP header says.
@@ -74,6 +77,9 @@ func (t *tables) process(in []byte) (want, uint16) {
 }
 
 func (v *view) segment() (maps.Segment, bool) {
+	if v.bridge != 0 {
+		return v.segments[v.bridge], true
+	}
 	if v.port.Role&maps.RoleAccess == 0 || v.port.Segment == 0 {
 		return maps.Segment{}, false
 	}
@@ -82,7 +88,10 @@ func (v *view) segment() (maps.Segment, bool) {
 
 // ours says whether the frame is addressed to this gateway, by one of its MACs or out of a tunnel.
 func (v *view) ours() bool {
-	if v.inside != nil || v.dst == v.port.Mac {
+	switch {
+	case v.bridge != 0:
+		return v.macs[maps.MACKey{Mac: v.bridgedTo(), Segment: v.bridge}] != 0 || v.bridgedTo() == v.segments[v.bridge].Mac
+	case v.inside != nil, v.dst == v.port.Mac:
 		return true
 	}
 	s, ok := v.segment()
@@ -106,10 +115,13 @@ func (v *view) link() want {
 		return reason(r)
 	}
 	if tunnel, r := v.decapsulate(); tunnel {
-		if r != "" {
-			return reason(r)
+		switch {
+		case r == "":
+			return v.route()
+		case r == v.reply.reason:
+			return v.reply
 		}
-		return v.route()
+		return reason(r)
 	}
 	if v.ip.v6 && v.ip.proto == 58 && v.ip.l4 < v.l3+v.ip.len {
 		if kind := v.in[v.ip.l4]; kind >= 133 && kind <= 137 {
@@ -299,7 +311,13 @@ func (v *view) route() want {
 	id, exact := v.lookup(v.ip.dst)
 	next := v.nexthops[id]
 	remote := next.Kind == maps.KindAdjacency || next.Kind == maps.KindSet || next.Kind == maps.KindUnresolved
-	if !v.ours() && v.station() != maps.MACForeign {
+	switch {
+	case v.ours():
+	case v.bridge != 0:
+		if !exact || !remote {
+			return reason("drop_flood")
+		}
+	case v.station() != maps.MACForeign:
 		// The stale MAC of a host that has moved may be nobody's here.
 		s, ok := v.segment()
 		stale := ok && s.Flags&maps.SegmentForeign != 0 && v.station() != maps.MACHere
@@ -369,6 +387,9 @@ func (v *view) deliver(next maps.Nexthop) want {
 	}
 	out := v.ports[l.Port]
 	hops, expired := v.hops()
+	if v.bridge != 0 && v.bridgedTo() == mac(l.Mac) && v.ip.ttl > 0 {
+		hops, expired = 0, false // no router stands between them
+	}
 	switch {
 	case out.Ifindex == 0:
 		return reason("drop_redirect")

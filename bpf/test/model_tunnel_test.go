@@ -14,6 +14,7 @@ type content struct {
 	kind   uint16
 	vni    uint32
 	hasVNI bool
+	group  bool // the frame inside is for one
 }
 
 // kindOfTunnel is the encapsulation by protocol and port: one of those that arrive there.
@@ -71,22 +72,31 @@ func (v *view) decapsulate() (tunnel bool, r string) {
 	case c.at > reach || c.at > end:
 		return true, "drop_tunnel_header"
 	}
-	if v.tenant, r = v.tenantOf(c, uint16(from)); r != "" {
+	if v.tenant, r = v.tenantOf(c, uint16(from), enc); r != "" {
 		return true, r
 	}
-	v.inside = &outer{uint16(from), ip.ttl, ip.tos}
+	v.inside = &outer{uint16(from), ip.ttl, ip.tos, v.l3, ip.l4}
 	v.kind, v.l3 = c.kind, c.at
 	return true, v.inner(enc, end)
 }
 
 // inner judges the packet that was found, and gives it what the outer header has to say.
 func (v *view) inner(enc encapsulation, end int) string {
+	if v.bridge != 0 && v.kind == 0x0806 {
+		return v.bridgedARP(end)
+	}
 	switch r := v.parse(end - v.l3); {
 	case r == "pass_not_ip":
 		return "drop_inner_not_ip"
 	case r != "":
 		return r
-	case v.ip.scope() != "":
+	}
+	if v.bridge != 0 {
+		if r := v.bridgedIP(); r != "" {
+			return r
+		}
+	}
+	if v.ip.scope() != "" {
 		return "drop_martian"
 	}
 	if r := v.congestion(); r != "" {
@@ -102,7 +112,7 @@ func (v *view) inner(enc encapsulation, end int) string {
 }
 
 // tenantOf is whose packet it is: by its number, or all that comes from there.
-func (v *view) tenantOf(c content, from uint16) (uint16, string) {
+func (v *view) tenantOf(c content, from uint16, enc encapsulation) (uint16, string) {
 	if !c.hasVNI {
 		if t := v.locators[from].Tenant; t != 0 {
 			return t, ""
@@ -110,10 +120,17 @@ func (v *view) tenantOf(c content, from uint16) (uint16, string) {
 		return 0, "drop_no_tenant"
 	}
 	b := be.AppendUint32(nil, c.vni)
-	if t := v.hosts[host{maps.SpaceVNI, addrFrom(b)}]; t != 0 {
+	switch t := v.hosts[host{maps.SpaceVNI, addrFrom(b)}]; {
+	case t&maps.VNISegment != 0 && enc == encVXLAN:
+		v.bridge = uint16(t &^ maps.VNISegment)
+		return v.segments[v.bridge].Tenant, ""
+	case t == 0, t&maps.VNISegment != 0:
+		return 0, "drop_unknown_vni"
+	case c.group:
+		return 0, "drop_inner_not_ip"
+	default:
 		return uint16(t), ""
 	}
-	return 0, "drop_unknown_vni"
 }
 
 // open reads the header of an encapsulation at offset at, of a packet that ends at end.
@@ -135,7 +152,11 @@ func (v *view) open(enc encapsulation, at, end int) (content, string) {
 		if h[0]&0x08 == 0 {
 			return content{}, "drop_tunnel_header"
 		}
-		return v.ethernet(content{at: at + 8, vni: vni, hasVNI: true}, end)
+		c := content{at: at + 8, vni: vni, hasVNI: true}
+		if v.tune.Bridging && c.at+14 <= end && v.in[c.at]&1 == 1 { // for all of a segment, perhaps a question
+			return content{c.at + 14, be.Uint16(v.in[c.at+12:]), vni, true, true}, ""
+		}
+		return v.ethernet(c, end)
 	case encGPE:
 		switch {
 		case h[0]&0x01 != 0:

@@ -36,12 +36,15 @@ func (a arp) bytes() []byte {
 }
 
 // answer is the reply that the segment's MAC gives.
-func (a arp) answer() want {
+func (a arp) answer() want { return a.answerBy(gatewayMAC) }
+
+// answerBy is the reply that a MAC gives.
+func (a arp) answerBy(by mac) want {
 	r := a
 	r.Operation = layers.ARPReply
-	r.SourceHwAddress, r.SourceProtAddress = gatewayMAC[:], a.DstProtAddress
+	r.SourceHwAddress, r.SourceProtAddress = by[:], a.DstProtAddress
 	r.DstHwAddress, r.DstProtAddress = a.SourceHwAddress, a.SourceProtAddress
-	r.dst, r.src = a.src, gatewayMAC
+	r.dst, r.src = a.src, by
 	return want{reason: "fwd_arp", tx: true, out: r.bytes()}
 }
 
@@ -159,9 +162,12 @@ const (
 )
 
 // answer is the advertisement that the segment's MAC gives.
-func (s solicitation) answer(flags byte) want {
+func (s solicitation) answer(flags byte) want { return s.answerBy(gatewayMAC, flags) }
+
+// answerBy is the advertisement that a MAC gives.
+func (s solicitation) answerBy(by mac, flags byte) want {
 	r := s.frame
-	r.dst, r.src = s.src, gatewayMAC
+	r.dst, r.src = s.src, by
 	to := s.ip.src
 	if to.IsUnspecified() {
 		to = netip.MustParseAddr("ff02::1")
@@ -171,7 +177,7 @@ func (s solicitation) answer(flags byte) want {
 	}
 	r.ip.src, r.ip.dst, r.ip.ttl = s.target, to, 255
 	body := append([]byte{136, 0, 0, 0, flags, 0, 0, 0}, s.target.AsSlice()...)
-	body = append(append(body, 2, 1), gatewayMAC[:]...)
+	body = append(append(body, 2, 1), by[:]...)
 	r.ip.payload = icmp6(r.ip.src, to, body, 0)
 	r.trailer = nil
 	return want{reason: "fwd_nd", tx: true, out: r.bytes()}

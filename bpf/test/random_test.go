@@ -100,9 +100,9 @@ var roles = []uint8{
 // tunes are the load-time choices, in turn; a number of them that the roles' is no multiple of.
 var tunes = []maps.Tune{
 	talkative,
-	tuned(func(t *maps.Tune) { t.SourceCheck, t.KeepTTL = maps.SourceStrict, true }),
+	tuned(func(t *maps.Tune) { t.SourceCheck, t.KeepTTL, t.Bridging = maps.SourceStrict, true, true }),
 	tuned(func(t *maps.Tune) { t.SourceCheck, t.OuterDSCP, t.ClampMSS = maps.SourceOff, 46, false }),
-	tuned(func(t *maps.Tune) { t.KeepTTL, t.Frags = true, true }),
+	tuned(func(t *maps.Tune) { t.KeepTTL, t.Frags, t.Bridging = true, true, true }),
 }
 
 func tuned(change func(t *maps.Tune)) maps.Tune {
@@ -409,6 +409,12 @@ func (g *generator) fromTunnel() []byte {
 	}
 	f := familyOf(t.inner.ethertype())
 	t.shim = e.shim(one(g, uint32(vni1), vni1, vni1, vni2, 1), routerUs, routerB, f)
+	if g.tune.Bridging && g.chance(50) {
+		t.shim = e.shim(one(g, uint32(bridge1), bridge1, bridge1, bridge30), routerUs, routerB, f)
+		if e == encVXLAN {
+			inner = g.bridged(&t, f, inner)
+		}
+	}
 	if g.chance(40) {
 		t.shim = g.shim(e, f, inner)
 	}
@@ -419,6 +425,31 @@ func (g *generator) fromTunnel() []byte {
 		t.shim = one(g, everyEncapsulation()...).shim(vni1, routerUs, routerB, f)
 	}
 	return t.with(inner)
+}
+
+// bridged makes the frame inside one that is bridged to a segment: an IP packet, or a question.
+func (g *generator) bridged(t *tunnelled, f family, packet []byte) []byte {
+	to := one(g, gatewayMAC, hereMAC, formerMAC, strangeMAC, broadcast, mac{0x33, 0x33, 0, 0, 0, 1})
+	if l, ok := g.locals[g.nexthops[g.hosts[host{tenant1, t.inner.dst}]].Index]; ok && g.chance(60) {
+		to = l.Mac
+	}
+	kind := f.ethertype()
+	if g.chance(50) {
+		question := g.arp()
+		if g.chance(50) {
+			question = g.discovery()
+		}
+		l3 := 14
+		for be.Uint16(question[l3-2:]) == 0x8100 || be.Uint16(question[l3-2:]) == 0x88a8 {
+			l3 += 4
+		}
+		kind, packet = be.Uint16(question[l3-2:]), question[l3:]
+		if g.chance(70) {
+			to = broadcast
+		}
+	}
+	t.shim = append(t.shim[:8], ethernetHeader(to, one(g, hostMAC(asker), hostMAC(asker), hostMAC(asker), broadcast), kind)...)
+	return packet
 }
 
 // shim is one of the less usual headers of an encapsulation.

@@ -34,8 +34,12 @@ const (
 
 func watch(t *testing.T) *watched {
 	t.Helper()
-	w := newWorld(t)
-	w.slot = w.port(maps.Port{Ifindex: loopback, Role: maps.RoleAccess, Tenant: tenant1, Segment: segment1, Mac: lanMAC, Mtu: 1500}, true)
+	return watchAs(t, newWorld(t), maps.RoleAccess)
+}
+
+func watchAs(t *testing.T, w *world, role uint8) *watched {
+	t.Helper()
+	w.slot = w.port(maps.Port{Ifindex: loopback, Role: role, Tenant: tenant1, Segment: segment1, Mac: lanMAC, Mtu: 1500}, true)
 	other := w.port(maps.Port{Ifindex: 105, Role: maps.RoleAccess, Tenant: tenant1, Segment: segment1, Mac: lanMAC, Mtu: 1500}, true)
 	w.segment(segment1, maps.Segment{Mac: gatewayMAC, Tenant: tenant1})
 	w.station(segment1, formerMAC, maps.MACForeign)
@@ -190,6 +194,36 @@ func TestSightings(t *testing.T) {
 				t.Errorf("reported %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// Who is asked for through a tunnel and not known here is looked for; who asks is not learnt.
+func TestSightingsOfBridgedQuestions(t *testing.T) {
+	world, err := loadWorld(bridgingTune(maps.DSCPCopy), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(world.close)
+	w := watchAs(t, world, maps.RoleAccess|maps.RoleUnderlay)
+	w.bridges()
+	for f := range us {
+		w.host(maps.SpaceLocator, us[f], maps.LocatorOwn)
+		w.locator(uint16(locatorB4+f), maps.Locator{}, b[f])
+	}
+	for _, outer := range families {
+		for _, f := range families {
+			c := &cell{world: w.world, t: t, enc: encVXLAN, outer: outer, inner: f}
+			for target, want := range map[int][]string{
+				missing:  {sign(maps.SightWanted, f.addr(missing), mac{})},
+				seenHere: nil, seenAway: nil, seenGate: nil, seenDeaf: nil,
+			} {
+				w.forget(t)
+				q := c.ask(f.addr(target))
+				if got := w.seen(t, c.carried(q.bytes()).frameInside(q.bytes())); !slices.Equal(got, want) {
+					t.Errorf("%s over %s, asked for %s: reported %q, want %q", f, outer, f.addr(target), got, want)
+				}
+			}
+		}
 	}
 }
 

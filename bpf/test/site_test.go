@@ -19,6 +19,8 @@ import (
 const (
 	tenant1, tenant2 = 1, 2
 	vni1, vni2       = 7001, 7002
+	bridge1          = 10 // by which peers bridge to segment1
+	bridge30         = 30
 	segment1         = 1
 	segment30        = 30 // VLAN 30
 	segmentQ         = 40 // VLAN 40, in it 41
@@ -210,6 +212,9 @@ func (w *world) fill(in ingress) {
 	})
 	w.station(segment1, hereMAC, maps.MACHere)
 	w.station(segment1, formerMAC, maps.MACForeign)
+	if w.tune.Bridging {
+		w.bridges()
+	}
 	w.vni(vni1, tenant1)
 	w.vni(vni2, tenant2)
 	for f := range us {
@@ -275,6 +280,16 @@ func (w *world) fill(in ingress) {
 		w.outside(f, 21, nexthopID(f, heldC4)) // held, but no host
 		w.prefix(tenant1, netip.PrefixFrom(f.outside(16, 5), f.outside(16, 5).BitLen()-8).Masked(), nexthopID(f, atB4))
 		w.prefix(tenant2, netip.PrefixFrom(f.outside(16, 0), f.outside(16, 0).BitLen()-16).Masked(), maps.IDBlackhole)
+	}
+}
+
+// bridges lets peers bridge to two segments. The hosts there are known as stations, too.
+func (w *world) bridges() {
+	for segment, vni := range map[uint16]uint32{segment1: bridge1, segment30: bridge30} {
+		w.host(maps.SpaceVNI, netip.AddrFrom4([4]byte{2: byte(vni >> 8), 3: byte(vni)}), maps.VNISegment|uint32(segment))
+	}
+	for n, segment := range map[int]uint16{here: segment1, beside: segment1, hereDeaf: segment1, asker: segment1, here30: segment30} {
+		w.station(segment, hostMAC(n), maps.MACHere)
 	}
 }
 

@@ -27,6 +27,7 @@ func TestVerifier(t *testing.T) {
 		{"default", maps.Options{}},
 		{"dry", maps.Options{Dry: true}},
 		{"traced", maps.Options{Trace: true}},
+		{"bridging", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Bridging, t.KeepTTL = true, true })}},
 	} {
 		variant.options.Hosts, variant.options.Stats = hosts, true
 		start := time.Now()

@@ -20,6 +20,7 @@ type hashAbiTypes struct {
 	Space         uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
+	VniValue      uint32
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
@@ -37,6 +38,7 @@ type hashAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -410,6 +412,7 @@ const (
 	hashVarBenchFrame      = "bench_frame"
 	hashVarBenchStopwatch  = "bench_stopwatch"
 	hashVarBenchTraffic    = "bench_traffic"
+	hashVarBridging        = "bridging"
 	hashVarFrags           = "frags"
 	hashVarGenevePort      = "geneve_port"
 	hashVarGuePort         = "gue_port"
@@ -530,6 +533,7 @@ type hashVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
+	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -649,6 +653,7 @@ type hashVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
+	Bridging       *ebpf.Variable `ebpf:"bridging"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

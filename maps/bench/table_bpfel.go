@@ -20,6 +20,7 @@ type tableAbiTypes struct {
 	Space         uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
+	VniValue      uint32
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
@@ -37,6 +38,7 @@ type tableAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -396,6 +398,7 @@ const (
 	tableVarBenchFrame      = "bench_frame"
 	tableVarBenchStopwatch  = "bench_stopwatch"
 	tableVarBenchTraffic    = "bench_traffic"
+	tableVarBridging        = "bridging"
 	tableVarFrags           = "frags"
 	tableVarGenevePort      = "geneve_port"
 	tableVarGuePort         = "gue_port"
@@ -514,6 +517,7 @@ type tableVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
+	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -629,6 +633,7 @@ type tableVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
+	Bridging       *ebpf.Variable `ebpf:"bridging"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

@@ -20,6 +20,7 @@ type trieAbiTypes struct {
 	Space         uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
+	VniValue      uint32
 	LocatorOption uint32
 	TenantFlag    uint32
 	SourceRule    uint32
@@ -37,6 +38,7 @@ type trieAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -398,6 +400,7 @@ const (
 	trieVarBenchFrame      = "bench_frame"
 	trieVarBenchStopwatch  = "bench_stopwatch"
 	trieVarBenchTraffic    = "bench_traffic"
+	trieVarBridging        = "bridging"
 	trieVarFrags           = "frags"
 	trieVarGenevePort      = "geneve_port"
 	trieVarGuePort         = "gue_port"
@@ -518,6 +521,7 @@ type trieVariableSpecs struct {
 	BenchFrame     *ebpf.VariableSpec `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
+	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -637,6 +641,7 @@ type trieVariables struct {
 	BenchFrame     *ebpf.Variable `ebpf:"bench_frame"`
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
+	Bridging       *ebpf.Variable `ebpf:"bridging"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

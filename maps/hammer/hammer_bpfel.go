@@ -334,6 +334,7 @@ const (
 	HammerMapVerdicts        = "verdicts"
 	HammerProgHammer         = "hammer"
 	HammerProgHashAll        = "hash_all"
+	HammerVarBridging        = "bridging"
 	HammerVarFrags           = "frags"
 	HammerVarGenevePort      = "geneve_port"
 	HammerVarGuePort         = "gue_port"
@@ -442,6 +443,7 @@ type HammerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerVariableSpecs struct {
+	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -557,6 +559,7 @@ func (m *HammerMaps) Close() error {
 //
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerVariables struct {
+	Bridging     *ebpf.Variable `ebpf:"bridging"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`
