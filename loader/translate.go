@@ -42,7 +42,7 @@ func planeSpec(c *config.Config) datapath.Spec {
 				Name: s.Name, Access: accessRef(s), Subnets: s.Subnets, Gateway: s.Gateway.Addresses,
 				Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers, MAC: s.Gateway.MAC,
 				Foreign: s.Gateway.ForeignMACs, Stick: s.Gateway.Role == config.RoleStick,
-				KeepTTL: s.Gateway.KeepTTL,
+				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI,
 			})
 		}
 		spec.Tenants = append(spec.Tenants, tenant)
@@ -66,6 +66,7 @@ func tune(c *config.Config) maps.Tune {
 	for _, tenant := range c.Tenants {
 		for _, s := range tenant.Segments {
 			t.KeepTTL = t.KeepTTL || s.Gateway.KeepTTL
+			t.Bridging = t.Bridging || s.L2VNI != 0
 		}
 	}
 	return t

@@ -35,7 +35,6 @@ const (
 // A capability that arrives takes its line out.
 var later = map[string]string{
 	"underlay.locators.public":    "not acted on yet: packets carry the locator's own address",
-	"tenants.segments.l2vni":      "announced, but bridged frames are not taken yet: peers reach hosts here by routing",
 	"tenants.segments.dhcp_relay": "not acted on yet: DHCP is left to others",
 	"hooks.host_change":           "not acted on yet: the program is never run",
 }

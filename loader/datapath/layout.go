@@ -103,7 +103,9 @@ func (g *Gateway) place() error {
 	if err := g.detachUnwanted(wanted); err != nil {
 		return err
 	}
-	if err := errors.Join(g.writeTenants(), g.writeSegments(), g.placeForeign()); err != nil {
+	bridged := g.bridged()
+	g.table.bridges.keep(bridged, g.table.tenants.spaces)
+	if err := errors.Join(g.writeTenants(), g.writeSegments(), g.placeForeign(), g.table.bridges.set(bridged)); err != nil {
 		return err
 	}
 	if err := g.plane.Kernel().Set(g.kernelPorts()); err != nil {

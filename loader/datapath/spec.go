@@ -60,6 +60,7 @@ type SegmentSpec struct {
 	Routers []netip.Addr // others on the segment
 	MAC     route.MAC    // of the shared addresses
 	Foreign []route.MAC  // of gateways that stood here before, or stand where hosts come from
+	L2VNI   uint32       // by which peers bridge to it, 0 for none
 	Stick   bool         // another router is the segment's default gateway
 	KeepTTL bool         // no TTL is taken between hosts of one subnet
 }

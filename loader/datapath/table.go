@@ -23,6 +23,7 @@ type table struct {
 	locators *maps.LocatorTable
 	ports    *maps.PortTable
 	tenants  tenants
+	bridges  bridges
 
 	own      map[netip.Addr]bool // our tunnel ends
 	known    map[uint16]bool     // variants to keep although no route names them
@@ -45,6 +46,7 @@ func openTable(o *maps.Objects, hosts *maps.Hosts, log *slog.Logger) (*table, er
 		own: map[netip.Addr]bool{}, known: map[uint16]bool{},
 		reserved: map[entryKey]uint32{}, subnets: map[entryKey]uint32{}, stale: map[entryKey]struct{}{},
 		tenants: tenants{hosts: hosts, spaces: map[uint32]uint16{}, ids: map[route.TenantID]uint16{}},
+		bridges: bridges{hosts: hosts, segments: map[uint32]uint16{}},
 	}
 	var err error
 	if t.nexthops, err = maps.OpenNexthops(o); err != nil {
@@ -91,7 +93,9 @@ func (t *table) adopt() error {
 	t.hosts.Each(func(space uint16, addr netip.Addr, value uint32) bool {
 		switch space {
 		case maps.SpaceVNI:
-			t.tenants.spaces[vniOf(addr)] = uint16(value)
+			if vni := vniOf(addr); !t.bridges.adopt(vni, value) {
+				t.tenants.spaces[vni] = uint16(value)
+			}
 		case maps.SpaceLocator:
 			if value == maps.LocatorOwn {
 				t.own[addr] = true

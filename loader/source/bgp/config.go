@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"roam/loader/route"
@@ -101,6 +102,11 @@ func (t *Tenant) holds(p netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// bridges reports whether a VNI is that of a segment's bridge.
+func (t *Tenant) bridges(vni uint32) bool {
+	return slices.ContainsFunc(t.Segments, func(s Segment) bool { return vni != 0 && s.L2VNI == vni })
 }
 
 // l2vni is the VNI of the bridge that an address belongs to, 0 for none.

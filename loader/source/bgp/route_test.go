@@ -178,6 +178,12 @@ func TestBridgedRoutes(t *testing.T) {
 		}
 		return nil
 	})
+	g.until("what is only bridged there is named", func() error {
+		if g.Ignored()[bridgedOnly] != 1 {
+			return fmt.Errorf("ignored: %v", g.Ignored())
+		}
+		return nil
+	})
 	withdraw(t, p, macIP(5, macA, "10.1.0.7", 0), macIP(5, macA, "", 0)) // withdrawals carry no label
 	g.hears()
 	if _, _, ok := g.Sequence(host("10.1.0.7"), mac(macA)); ok {

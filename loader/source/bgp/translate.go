@@ -30,6 +30,7 @@ type translator struct {
 const (
 	notOurs      = "no route target of a tenant here"
 	notVNI       = "a label that is not the tenant's VNI: both ends of a tenant use one"
+	bridgedOnly  = "the label of a bridge only: its gateway must route for the host, too (symmetric IRB)"
 	notMAC       = "a MAC address of another length, or a group's"
 	notHost      = "an address that no host can have"
 	notPrefix    = "a prefix that cannot be routed"
@@ -209,7 +210,11 @@ func (t *translator) tenant(n *Neighbor, id pathID, nlri bgp.NLRI, a attributes)
 	switch r := evpn.RouteTypeData.(type) {
 	case *bgp.EVPNMacIPAdvertisementRoute:
 		// The last label is the tenant's where there are two; a route about a MAC alone has that of its bridge only.
-		if id.kind == kindMACIP && (len(r.Labels) == 0 || r.Labels[len(r.Labels)-1] != tenant.VNI) {
+		switch {
+		case id.kind != kindMACIP || len(r.Labels) > 0 && r.Labels[len(r.Labels)-1] == tenant.VNI:
+		case len(r.Labels) == 1 && tenant.bridges(r.Labels[0]):
+			return nil, bridgedOnly
+		default:
 			return nil, notVNI
 		}
 	case *bgp.EVPNIPPrefixRoute:
