@@ -312,6 +312,13 @@ struct icmp_source {
 	__u32 tenant;
 };
 
+/* What a probe of a tunnel is known by: see probe.h. */
+enum probe {
+	PROBE_ASKER = 0xa9feff01,	/* inside, the sender of a question: 169.254.255.1, or fe80::a9fe:ff01 */
+	PROBE_ANSWERER = 0xa9feff02,	/* and who answers it: 169.254.255.2, or fe80::a9fe:ff02 */
+	PROBE_ETHERTYPE = 0x88b6,	/* an answer is handed to the daemon as (IEEE 802: local experiments) */
+};
+
 /* A token bucket. */
 struct budget {
 	__u64 since;		/* ns: it was filled then */
@@ -376,6 +383,7 @@ enum reason {
 	FWD_TOO_BIG,		/* larger than the way out carries: its sender was told the right size */
 	FWD_EXPIRED,		/* TTL or hop limit used up: its sender was told */
 	FWD_FRAGMENT,		/* larger than the way out carries: to the kernel, which fragments it and gives it back */
+	FWD_PROBE,		/* a probe of the tunnel, answered here */
 
 	PASS_NO_PORT,		/* interface or VLAN not configured */
 	PASS_NOT_IP,		/* neither IP nor ARP */
@@ -388,6 +396,7 @@ enum reason {
 	PASS_UNDERLAY,		/* underlay traffic that is not a tunnel to us */
 	PASS_RESOLVE,		/* the host lives here and the kernel must find its MAC */
 	PASS_NO_ROUTE,		/* not in our tables: the kernel routes it */
+	PASS_PROBE,		/* an answer to a probe of ours: for the daemon */
 
 	DROP_SHORT,		/* the frame ends inside a header */
 	DROP_IP_HEADER,		/* version, header length or total length make no sense */
@@ -416,6 +425,7 @@ enum reason {
 	DROP_TUNNEL_BACK,	/* from a tunnel, and its host lives where it came from */
 	DROP_TUNNEL_TTL,	/* from a tunnel to the next, outer TTL used up */
 	DROP_TUNNEL_IN_TUNNEL,	/* the inner packet is addressed to our own tunnel end */
+	DROP_PROBE,		/* a probe that is damaged, or one too many */
 	DROP_ISOLATED,		/* only the kernel could go on, whose routing table cannot tell this tenant from another */
 	DROP_FLOOD,		/* bridged to a segment here, and for nobody who is known here: a bridge would flood it */
 

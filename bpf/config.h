@@ -45,6 +45,9 @@ const volatile __u32 icmp_burst = 20;
 /* Hosts that show themselves are reported so many times a second, each. 0 reports none. */
 const volatile __u32 sight_rate = 10;
 
+/* Probes are answered so many times a second, of each locator. 0 answers none. */
+const volatile __u32 probe_rate = 200;
+
 /* Frames may be longer than a page: the program was loaded with the kernel's frags flag. */
 const volatile _Bool frags = 0;
 

@@ -30,6 +30,7 @@ struct {
 #include "icmp.h"
 #include "mtu.h"
 #include "neigh.h"
+#include "probe.h"
 #include "sight.h"
 #include "source.h"
 #include "trace.h"
@@ -200,7 +201,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		return r;
 	r = decap(p);
 	if (r)
-		return r;
+		return r == PASS_LINK_LOCAL ? probe(p) : r;
 	if (!p->tunnelled) {
 		sight_source(p);
 		r = neigh6(p);
@@ -415,6 +416,7 @@ struct abi_types {
 	enum nexthop_flag nexthop_flag;
 	enum nexthop_id nexthop_id;
 	enum adjacency_flag adjacency_flag;
+	enum probe probe;
 	enum sight_kind sight_kind;
 	enum sight_ration sight_ration;
 	enum reason reason;

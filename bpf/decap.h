@@ -495,6 +495,6 @@ static __always_inline enum reason decap(struct pkt *p)
 		return r;
 	r = check_scope(p);
 	if (r)
-		return r >= DROP_SHORT ? r : DROP_MARTIAN;
+		return r >= DROP_SHORT || r == PASS_LINK_LOCAL ? r : DROP_MARTIAN; /* link-local: a probe, perhaps */
 	return merge(p, kind);
 }

@@ -20,6 +20,7 @@ var sentences = map[string]string{
 	"fwd_too_big":           "it is larger than its way out carries: its sender is told the right size",
 	"fwd_expired":           "its TTL or hop limit is used up: its sender is told",
 	"fwd_fragment":          "it is larger than its way out carries and may be fragmented: the kernel does that and gives the pieces back",
+	"fwd_probe":             "another gateway probes the tunnel: its packet is turned round and sent back",
 	"pass_no_port":          "the interface, or the VLAN, is not configured: the kernel handles the frame alone",
 	"pass_not_ip":           "it is neither IP nor ARP: the kernel handles it",
 	"pass_not_ours":         "its destination MAC belongs to another station: the gateway leaves it alone",
@@ -31,6 +32,7 @@ var sentences = map[string]string{
 	"pass_underlay":         "underlay traffic that is no tunnel packet to one of our locators",
 	"pass_resolve":          "its host lives here and its MAC is not known yet: the kernel resolves it",
 	"pass_no_route":         "no host and no prefix covers it: the kernel routes it",
+	"pass_probe":            "it is the answer to a probe of the tunnel: roamd reads it",
 	"drop_short":            "the frame ends inside a header",
 	"drop_ip_header":        "version, header length or total length of the IP header make no sense",
 	"drop_ip_checksum":      "the IPv4 header checksum is wrong",
@@ -58,6 +60,7 @@ var sentences = map[string]string{
 	"drop_tunnel_back":      "it came through a tunnel and would go back where it came from",
 	"drop_tunnel_ttl":       "it went from gateway to gateway too often",
 	"drop_tunnel_in_tunnel": "inside the tunnel it is addressed to our own tunnel end",
+	"drop_probe":            "it is a probe of the tunnel that is damaged, or one more than is answered",
 	"drop_isolated":         "only the kernel could take it further, whose routing table cannot tell this tenant from another with the same addresses",
 	"drop_flood":            "a peer bridged it to a segment here, for everybody or for a MAC that nobody here has, and nothing is flooded",
 }

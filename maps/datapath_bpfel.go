@@ -41,10 +41,10 @@ type datapathAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -323,6 +323,14 @@ const (
 	datapathPortRoleROLE_FRAGMENT datapathPortRole = 8
 )
 
+type datapathProbe uint32
+
+const (
+	datapathProbePROBE_ASKER     datapathProbe = 2852060929
+	datapathProbePROBE_ANSWERER  datapathProbe = 2852060930
+	datapathProbePROBE_ETHERTYPE datapathProbe = 34998
+)
+
 type datapathProgram uint32
 
 const (
@@ -343,47 +351,50 @@ const (
 	datapathReasonFWD_TOO_BIG           datapathReason = 6
 	datapathReasonFWD_EXPIRED           datapathReason = 7
 	datapathReasonFWD_FRAGMENT          datapathReason = 8
-	datapathReasonPASS_NO_PORT          datapathReason = 9
-	datapathReasonPASS_NOT_IP           datapathReason = 10
-	datapathReasonPASS_NOT_OURS         datapathReason = 11
-	datapathReasonPASS_MULTICAST        datapathReason = 12
-	datapathReasonPASS_LINK_LOCAL       datapathReason = 13
-	datapathReasonPASS_ARP              datapathReason = 14
-	datapathReasonPASS_ND               datapathReason = 15
-	datapathReasonPASS_OWN              datapathReason = 16
-	datapathReasonPASS_UNDERLAY         datapathReason = 17
-	datapathReasonPASS_RESOLVE          datapathReason = 18
-	datapathReasonPASS_NO_ROUTE         datapathReason = 19
-	datapathReasonDROP_SHORT            datapathReason = 20
-	datapathReasonDROP_IP_HEADER        datapathReason = 21
-	datapathReasonDROP_IP_CHECKSUM      datapathReason = 22
-	datapathReasonDROP_MARTIAN          datapathReason = 23
-	datapathReasonDROP_TTL              datapathReason = 24
-	datapathReasonDROP_MTU              datapathReason = 25
-	datapathReasonDROP_BLACKHOLE        datapathReason = 26
-	datapathReasonDROP_UNRESOLVED       datapathReason = 27
-	datapathReasonDROP_NEXTHOP          datapathReason = 28
-	datapathReasonDROP_HEADROOM         datapathReason = 29
-	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 30
-	datapathReasonDROP_REDIRECT         datapathReason = 31
-	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 32
-	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 33
-	datapathReasonDROP_TUNNEL_OPTION    datapathReason = 34
-	datapathReasonDROP_TUNNEL_CONTROL   datapathReason = 35
-	datapathReasonDROP_TUNNEL_CHECKSUM  datapathReason = 36
-	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 37
-	datapathReasonDROP_NO_TENANT        datapathReason = 38
-	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 39
-	datapathReasonDROP_INNER_NOT_IP     datapathReason = 40
-	datapathReasonDROP_ECN              datapathReason = 41
-	datapathReasonDROP_SOURCE           datapathReason = 42
-	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 43
-	datapathReasonDROP_TUNNEL_BACK      datapathReason = 44
-	datapathReasonDROP_TUNNEL_TTL       datapathReason = 45
-	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 46
-	datapathReasonDROP_ISOLATED         datapathReason = 47
-	datapathReasonDROP_FLOOD            datapathReason = 48
-	datapathReasonREASON_MAX            datapathReason = 49
+	datapathReasonFWD_PROBE             datapathReason = 9
+	datapathReasonPASS_NO_PORT          datapathReason = 10
+	datapathReasonPASS_NOT_IP           datapathReason = 11
+	datapathReasonPASS_NOT_OURS         datapathReason = 12
+	datapathReasonPASS_MULTICAST        datapathReason = 13
+	datapathReasonPASS_LINK_LOCAL       datapathReason = 14
+	datapathReasonPASS_ARP              datapathReason = 15
+	datapathReasonPASS_ND               datapathReason = 16
+	datapathReasonPASS_OWN              datapathReason = 17
+	datapathReasonPASS_UNDERLAY         datapathReason = 18
+	datapathReasonPASS_RESOLVE          datapathReason = 19
+	datapathReasonPASS_NO_ROUTE         datapathReason = 20
+	datapathReasonPASS_PROBE            datapathReason = 21
+	datapathReasonDROP_SHORT            datapathReason = 22
+	datapathReasonDROP_IP_HEADER        datapathReason = 23
+	datapathReasonDROP_IP_CHECKSUM      datapathReason = 24
+	datapathReasonDROP_MARTIAN          datapathReason = 25
+	datapathReasonDROP_TTL              datapathReason = 26
+	datapathReasonDROP_MTU              datapathReason = 27
+	datapathReasonDROP_BLACKHOLE        datapathReason = 28
+	datapathReasonDROP_UNRESOLVED       datapathReason = 29
+	datapathReasonDROP_NEXTHOP          datapathReason = 30
+	datapathReasonDROP_HEADROOM         datapathReason = 31
+	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 32
+	datapathReasonDROP_REDIRECT         datapathReason = 33
+	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 34
+	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 35
+	datapathReasonDROP_TUNNEL_OPTION    datapathReason = 36
+	datapathReasonDROP_TUNNEL_CONTROL   datapathReason = 37
+	datapathReasonDROP_TUNNEL_CHECKSUM  datapathReason = 38
+	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 39
+	datapathReasonDROP_NO_TENANT        datapathReason = 40
+	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 41
+	datapathReasonDROP_INNER_NOT_IP     datapathReason = 42
+	datapathReasonDROP_ECN              datapathReason = 43
+	datapathReasonDROP_SOURCE           datapathReason = 44
+	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 45
+	datapathReasonDROP_TUNNEL_BACK      datapathReason = 46
+	datapathReasonDROP_TUNNEL_TTL       datapathReason = 47
+	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 48
+	datapathReasonDROP_PROBE            datapathReason = 49
+	datapathReasonDROP_ISOLATED         datapathReason = 50
+	datapathReasonDROP_FLOOD            datapathReason = 51
+	datapathReasonREASON_MAX            datapathReason = 52
 )
 
 type datapathRecord6 struct {
@@ -645,6 +656,7 @@ const (
 	datapathVarLispPort        = "lisp_port"
 	datapathVarMssClamp        = "mss_clamp"
 	datapathVarOuterDscp       = "outer_dscp"
+	datapathVarProbeRate       = "probe_rate"
 	datapathVarRun             = "run"
 	datapathVarSightRate       = "sight_rate"
 	datapathVarSourceCheck     = "source_check"
@@ -753,6 +765,7 @@ type datapathVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	ProbeRate    *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run          *ebpf.VariableSpec `ebpf:"run"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
@@ -864,6 +877,7 @@ type datapathVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	ProbeRate    *ebpf.Variable `ebpf:"probe_rate"`
 	Run          *ebpf.Variable `ebpf:"run"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`

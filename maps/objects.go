@@ -39,6 +39,7 @@ type Tune struct {
 	ICMPRate    uint32 // errors a second to one sender, 0 for none
 	ICMPBurst   uint32 // and at once
 	Sightings   uint32 // a second of one host, 0 for none
+	Probes      uint32 // answered a second, of one locator's, 0 for none
 	Ports       TunnelPorts
 }
 
@@ -47,14 +48,14 @@ type TunnelPorts struct{ VXLAN, VXLANGPE, Geneve, GUE, LISP uint16 }
 
 // DefaultTune is what serves.
 var DefaultTune = Tune{
-	SourceCheck: SourceLoose, OuterDSCP: DSCPCopy, ClampMSS: true, ICMPRate: 10, ICMPBurst: 20, Sightings: 10,
+	SourceCheck: SourceLoose, OuterDSCP: DSCPCopy, ClampMSS: true, ICMPRate: 10, ICMPBurst: 20, Sightings: 10, Probes: 200,
 	Ports: TunnelPorts{VXLAN: 4789, VXLANGPE: 4790, Geneve: 6081, GUE: 6080, LISP: 4341},
 }
 
 func (t Tune) constants() map[string]any {
 	return map[string]any{
 		"source_check": t.SourceCheck, "outer_dscp": t.OuterDSCP, "mss_clamp": t.ClampMSS, "keep_ttl": t.KeepTTL, "bridging": t.Bridging,
-		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings,
+		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings, "probe_rate": t.Probes,
 		"vxlan_port": t.Ports.VXLAN, "vxlan_gpe_port": t.Ports.VXLANGPE, "geneve_port": t.Ports.Geneve,
 		"gue_port": t.Ports.GUE, "lisp_port": t.Ports.LISP,
 	}

@@ -99,6 +99,13 @@ const (
 	SourceStrict = uint8(datapathSourceRuleSOURCE_STRICT)
 )
 
+// What a probe of a tunnel is known by: the low 32 bits of the addresses inside, and the EtherType that its answer is handed over as.
+const (
+	ProbeAsker     = uint32(datapathProbePROBE_ASKER)
+	ProbeAnswerer  = uint32(datapathProbePROBE_ANSWERER)
+	ProbeEtherType = uint16(datapathProbePROBE_ETHERTYPE)
+)
+
 // DSCPCopy has outer headers carry the inner packet's DSCP.
 const DSCPCopy = uint8(datapathDscpDSCP_COPY)
 

@@ -65,6 +65,7 @@ func (w *world) fuzzSeeds(role uint8) (seeds [][]byte) {
 			for _, inner := range families {
 				p := remoteHost(inner, reached(held, e, outer))
 				seeds = append(seeds, w.fromBy(e, outer, syn(p, 8960, outer == inner)).bytes())
+				seeds = append(seeds, w.probeBy(e, outer, inner, true, 40).bytes(), w.probeBy(e, outer, inner, false, 40).bytes())
 				p = remoteHost(inner, here)
 				p.ttl = 1
 				seeds = append(seeds, w.fromBy(e, outer, p).bytes())

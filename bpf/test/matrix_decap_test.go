@@ -393,6 +393,38 @@ var decapCases = []matrixCase{
 			c.expect(c.from(p).bytes(), c.drop("drop_martian"))
 		}
 	}},
+	{"a probe of the tunnel, tagged, on one arm", onWAN, func(c *cell) {
+		for _, in := range []ingress{onWAN, onWAN7, onOneArm} {
+			w := site(c.t, in)
+			c.in(w, func() {
+				for _, size := range []int{16, 17, 18, 100, 1301} {
+					q := w.probeBy(c.enc, c.outer, c.inner, true, size)
+					c.expect(q.bytes(), w.answerTo(c.enc, q))
+					q.ip.tos |= 3 // congestion on the way here says nothing of the way back
+					c.expect(q.bytes(), w.answerTo(c.enc, q))
+				}
+			})
+		}
+	}},
+	{"an answer to ours", onWAN, func(c *cell) {
+		for _, in := range []ingress{onWAN, onWAN7, onOneArm} {
+			w := site(c.t, in)
+			c.in(w, func() {
+				a := w.probeBy(c.enc, c.outer, c.inner, false, 100)
+				c.expect(a.bytes(), w.handedToDaemon(a))
+			})
+		}
+	}},
+	{"a probe that is damaged", onWAN, func(c *cell) {
+		for _, m := range probeMutations {
+			q := c.probeBy(c.enc, c.outer, c.inner, m.question, 100)
+			if b, ok := m.spoil(c, &q); ok {
+				c.checkCase(c.t, m.name, b, c.drop(m.reason))
+				c.sent++
+				c.reasons[m.reason] = true
+			}
+		}
+	}},
 	{"a tunnel in the tunnel", onWAN, mangled("drop_tunnel_in_tunnel", func(c *cell, in *tunnelled) bool {
 		in.inner.dst = us[c.inner]
 		return true

@@ -48,6 +48,14 @@ func (c *cell) expect(in []byte, x want) {
 	c.checkCase(c.t, fmt.Sprintf("%s: %s over %s, %s inside", c.name, c.enc, c.outer, c.inner), in, x)
 }
 
+// in has f send to another world.
+func (c *cell) in(w *world, f func()) {
+	old := c.world
+	c.world = w
+	f()
+	c.world = old
+}
+
 func TestMatrix(t *testing.T) {
 	var doc strings.Builder
 	doc.WriteString(matrixIntro)

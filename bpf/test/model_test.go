@@ -114,10 +114,13 @@ func (v *view) link() want {
 	if r := v.parse(len(v.in) - v.l3); r != "" {
 		return reason(r)
 	}
+	arrived := v.ip
 	if tunnel, r := v.decapsulate(); tunnel {
 		switch {
 		case r == "":
 			return v.route()
+		case r == "pass_link_local":
+			return v.probe(arrived)
 		case r == v.reply.reason:
 			return v.reply
 		}

@@ -96,7 +96,11 @@ func (v *view) inner(enc encapsulation, end int) string {
 			return r
 		}
 	}
-	if v.ip.scope() != "" {
+	switch v.ip.scope() {
+	case "":
+	case "pass_link_local":
+		return "pass_link_local" // a probe, perhaps
+	default:
 		return "drop_martian"
 	}
 	if r := v.congestion(); r != "" {

@@ -384,6 +384,9 @@ func (g *generator) syn(src, dst netip.Addr) []byte {
 func (g *generator) fromTunnel() []byte {
 	outer, e := family(g.IntN(2)), one(g, append(everyEncapsulation(), encVXLAN, encVXLAN)...)
 	t := g.fromBy(e, outer, g.packet())
+	if g.chance(10) {
+		t = g.probeBy(e, outer, one(g, families...), g.chance(70), 16+g.IntN(200))
+	}
 	link := g.link()
 	t.dst, t.src, t.tags, t.service, t.trailer = g.portMAC(), link.src, link.tags, link.service, link.trailer
 	if g.chance(5) {

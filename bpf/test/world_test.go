@@ -57,10 +57,10 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// talkative is the default, but that errors to senders are as good as unlimited.
+// talkative is the default, but that errors to senders and answers to probes are as good as unlimited.
 var talkative = func() maps.Tune {
 	tune := maps.DefaultTune
-	tune.ICMPBurst = 1 << 30
+	tune.ICMPBurst, tune.Probes = 1<<30, 1<<30
 	return tune
 }()
 

@@ -35,10 +35,10 @@ type tableAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -410,6 +410,7 @@ const (
 	tableVarLispPort        = "lisp_port"
 	tableVarMssClamp        = "mss_clamp"
 	tableVarOuterDscp       = "outer_dscp"
+	tableVarProbeRate       = "probe_rate"
 	tableVarRun             = "run"
 	tableVarSightRate       = "sight_rate"
 	tableVarSourceCheck     = "source_check"
@@ -529,6 +530,7 @@ type tableVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	ProbeRate      *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run            *ebpf.VariableSpec `ebpf:"run"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
@@ -645,6 +647,7 @@ type tableVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	ProbeRate      *ebpf.Variable `ebpf:"probe_rate"`
 	Run            *ebpf.Variable `ebpf:"run"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`

@@ -35,10 +35,10 @@ type trieAbiTypes struct {
 	NexthopFlag   uint32
 	NexthopId     uint32
 	AdjacencyFlag uint32
+	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -412,6 +412,7 @@ const (
 	trieVarLispPort        = "lisp_port"
 	trieVarMssClamp        = "mss_clamp"
 	trieVarOuterDscp       = "outer_dscp"
+	trieVarProbeRate       = "probe_rate"
 	trieVarRun             = "run"
 	trieVarSightRate       = "sight_rate"
 	trieVarSourceCheck     = "source_check"
@@ -533,6 +534,7 @@ type trieVariableSpecs struct {
 	LispPort       *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp       *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	ProbeRate      *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run            *ebpf.VariableSpec `ebpf:"run"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
@@ -653,6 +655,7 @@ type trieVariables struct {
 	LispPort       *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp       *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
+	ProbeRate      *ebpf.Variable `ebpf:"probe_rate"`
 	Run            *ebpf.Variable `ebpf:"run"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`

@@ -348,6 +348,7 @@ const (
 	HammerVarLispPort        = "lisp_port"
 	HammerVarMssClamp        = "mss_clamp"
 	HammerVarOuterDscp       = "outer_dscp"
+	HammerVarProbeRate       = "probe_rate"
 	HammerVarRun             = "run"
 	HammerVarSightRate       = "sight_rate"
 	HammerVarSourceCheck     = "source_check"
@@ -457,6 +458,7 @@ type HammerVariableSpecs struct {
 	LispPort     *ebpf.VariableSpec `ebpf:"lisp_port"`
 	MssClamp     *ebpf.VariableSpec `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
+	ProbeRate    *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run          *ebpf.VariableSpec `ebpf:"run"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
@@ -573,6 +575,7 @@ type HammerVariables struct {
 	LispPort     *ebpf.Variable `ebpf:"lisp_port"`
 	MssClamp     *ebpf.Variable `ebpf:"mss_clamp"`
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
+	ProbeRate    *ebpf.Variable `ebpf:"probe_rate"`
 	Run          *ebpf.Variable `ebpf:"run"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
