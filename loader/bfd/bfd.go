@@ -3,7 +3,7 @@
 //
 // One session Up is enough for a locator: it proves the way there and back, whichever of our ends it takes. A locator
 // that fell from Up is out, and is let back in when it has been Up for a while, the longer the more often it fell. See
-// standing.go for who is never out.
+// package standing for who is never out.
 //
 // What a session is and does is in session.go, without clock and network; this file gives it both. The tricky part is
 // time: a machine that was itself away for a moment has packets waiting that it has not read yet, so a timer that
@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+
+	"roam/loader/standing"
 )
 
 // Config is how to speak.
@@ -55,7 +57,7 @@ type Speaker struct {
 	listeners map[netip.Addr]*net.UDPConn
 	sessions  map[ends]*peer
 	numbered  map[layers.BFDDiscriminator]*peer
-	standings map[netip.Addr]*standing
+	standings map[netip.Addr]*standing.Standing
 	refused   map[netip.Addr]string // who sent what was no good, and why
 }
 
@@ -73,7 +75,7 @@ func New(o Options) *Speaker {
 	s := &Speaker{
 		log: o.Log, changed: o.Changed, wake: make(chan struct{}, 1), judged: make(chan struct{}, 1),
 		listeners: map[netip.Addr]*net.UDPConn{}, sessions: map[ends]*peer{},
-		numbered: map[layers.BFDDiscriminator]*peer{}, standings: map[netip.Addr]*standing{}, refused: map[netip.Addr]string{},
+		numbered: map[layers.BFDDiscriminator]*peer{}, standings: map[netip.Addr]*standing.Standing{}, refused: map[netip.Addr]string{},
 	}
 	s.config = orNone(o.Config)
 	return s
@@ -182,7 +184,7 @@ func (s *Speaker) require(e ends, now time.Time) error {
 		p = &peer{newSession(e.local, e.remote, s.discriminator(), now), conn}
 		s.sessions[e], s.numbered[p.discriminator] = p, p
 		if s.standings[e.remote] == nil {
-			s.standings[e.remote] = &standing{}
+			s.standings[e.remote] = &standing.Standing{}
 		}
 	}
 	p.configure(s.config.Interval, s.config.Multiplier, now)

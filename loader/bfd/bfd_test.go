@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
+	"roam/loader/standing"
 )
 
 var (
@@ -157,8 +159,8 @@ func TestTwoSpeakers(t *testing.T) {
 			break
 		}
 	}
-	if took := time.Since(came); took < firstHold-100*time.Millisecond || took > firstHold+500*time.Millisecond {
-		t.Errorf("back after %v, want %v", took, firstHold)
+	if took := time.Since(came); took < standing.FirstHold-100*time.Millisecond || took > standing.FirstHold+500*time.Millisecond {
+		t.Errorf("back after %v, want %v", took, standing.FirstHold)
 	}
 
 	b.stop()
@@ -256,7 +258,7 @@ func TestLateTimer(t *testing.T) {
 	}{{0, down}, {late, down}, {500 * time.Millisecond, up}} {
 		s := New(Options{Log: slog.New(slog.DiscardHandler)})
 		p := &peer{end(up, 100*time.Millisecond, 3), &net.UDPConn{}}
-		s.sessions[ends{p.local, p.remote}], s.standings[p.remote] = p, &standing{up: true}
+		s.sessions[ends{p.local, p.remote}], s.standings[p.remote] = p, &standing.Standing{Up: true}
 		now := p.deadAt.Add(c.lateness)
 		if next := s.tick(now, c.lateness); p.state != c.want || !next.After(now) {
 			t.Errorf("%v late: %v, look again in %v", c.lateness, p.state, next.Sub(now))

@@ -93,8 +93,8 @@ func (s *Speaker) judge(remote netip.Addr, now time.Time) {
 		}
 	}
 	st := s.standings[remote]
-	was := st.out
-	if st.follow(up, goodbye, now); st.out != was {
+	was := st.Out
+	if st.Follow(up, goodbye, now); st.Out != was {
 		signal(s.judged)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+
+	"roam/loader/standing"
 )
 
 // Out is which locators are out, and why.
@@ -15,16 +17,16 @@ func (s *Speaker) Out() map[netip.Addr]string {
 	defer s.mu.Unlock()
 	out := map[netip.Addr]string{}
 	for remote, st := range s.standings {
-		if st.out {
+		if st.Out {
 			out[remote] = s.reason(remote, st)
 		}
 	}
 	return out
 }
 
-func (s *Speaker) reason(remote netip.Addr, st *standing) string {
-	if st.up {
-		return fmt.Sprintf("BFD is up again and has to stay so for %v", st.hold)
+func (s *Speaker) reason(remote netip.Addr, st *standing.Standing) string {
+	if st.Up {
+		return fmt.Sprintf("BFD is up again and has to stay so for %v", st.Hold)
 	}
 	for e, p := range s.sessions {
 		if e.remote == remote && p.flaps > 0 {

@@ -65,9 +65,9 @@ func (s *Speaker) tick(now time.Time, lateness time.Duration) time.Time {
 		next = earlier(next, p.next())
 	}
 	for remote, st := range s.standings {
-		if st.up && st.out {
+		if st.Up && st.Out {
 			s.judge(remote, now)
-			next = earlier(next, st.back())
+			next = earlier(next, st.Back())
 		}
 	}
 	s.due = next

@@ -1,4 +1,4 @@
-package bfd
+package standing
 
 import (
 	"testing"
@@ -7,13 +7,13 @@ import (
 
 // TestStanding: who is out, and for how long.
 func TestStanding(t *testing.T) {
-	s := &standing{}
-	now := epoch
+	s := &Standing{}
+	now := time.Unix(1e9, 0)
 	after := func(d time.Duration, up, goodbye, out bool, what string) {
 		t.Helper()
 		now = now.Add(d)
-		if s.follow(up, goodbye, now); s.out != out {
-			t.Fatalf("%s: out is %v", what, s.out)
+		if s.Follow(up, goodbye, now); s.Out != out {
+			t.Fatalf("%s: out is %v", what, s.Out)
 		}
 	}
 	after(time.Hour, false, false, false, "never Up")
@@ -21,10 +21,10 @@ func TestStanding(t *testing.T) {
 	after(time.Minute, false, false, true, "a fall")
 	after(time.Hour, false, false, true, "still down")
 	after(0, true, false, true, "up again")
-	after(firstHold-1, true, false, true, "not long enough")
+	after(FirstHold-1, true, false, true, "not long enough")
 	after(1, true, false, false, "long enough")
 
-	hold := firstHold
+	hold := FirstHold
 	for hold < 2*longHold {
 		after(time.Millisecond, false, false, true, "another fall")
 		hold *= 2
@@ -36,14 +36,14 @@ func TestStanding(t *testing.T) {
 
 	after(calm, false, false, true, "a fall after a calm time")
 	after(0, true, false, true, "up again")
-	after(firstHold, true, false, false, "the first hold again")
+	after(FirstHold, true, false, false, "the first hold again")
 
 	after(time.Second, false, true, false, "a goodbye")
 	after(time.Hour, false, false, false, "silence after a goodbye")
 	after(0, true, false, false, "back from a goodbye")
 	after(time.Second, false, false, true, "a fall")
 	after(0, true, false, true, "up again")
-	after(2*firstHold-1, true, false, true, "not long enough: a goodbye is no fall, but the one before it was")
+	after(2*FirstHold-1, true, false, true, "not long enough: a goodbye is no fall, but the one before it was")
 	after(1, true, false, false, "long enough")
 	after(time.Second, false, false, true, "a fall")
 	after(time.Second, false, true, false, "a goodbye of one that is out")
