@@ -35,6 +35,7 @@ type Gateway struct {
 	silent   map[netip.Addr]string // locators that do not answer, and why
 	places   atomic.Pointer[places]
 	tracer   tracer
+	ways     atomic.Pointer[map[netip.Addr]*Way] // immutable: made anew by each refresh
 
 	fragmenting bool // some way out carries less than some way in
 	fragmentMTU int  // to which oversize packets are cut now
@@ -52,6 +53,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 	}
 	g.places.Store(&places{})
 	g.tracer.gateway = g
+	g.ways.Store(&map[netip.Addr]*Way{})
 	g.watchRefused()
 	if n := len(t.stale); n > 0 {
 		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())
@@ -186,7 +188,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		if !seen[a] {
 			seen[a] = true
 			h, e := r.resolve(a)
-			h.MTU = g.paths.limit(a, h.MTU)
+			h.whole, h.MTU = h.MTU, g.paths.limit(a, h.MTU)
 			hops[a], why[a] = h, e
 			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
 			if errors.Is(why[a], errUnresolved) || confirm && why[a] == nil {
@@ -211,6 +213,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 	err = errors.Join(err, g.table.nexthops.Balance())
 	g.underlay.keep(seen)
 	g.noteMTUs(hops, why)
+	g.noteWays(hops, why)
 	g.later()
 	return waiting, errors.Join(err, g.followMTU())
 }
@@ -238,19 +241,24 @@ func (g *Gateway) resolve(target maps.Target, h hop) error {
 		g.table.nexthops.Unresolve(target.Tenant, target.Variant)
 		return nil
 	}
-	key := g.table.locators.Key(target.Variant)
-	a, err := template(h.path, tunnel{
-		VNI: vni, UDPPort: key.Port, Inner: key.RouterMAC, OwnMAC: g.spec.RouterMAC,
-		UDPChecksum: key.Options&maps.LocatorZeroCsum == 0, ECN: key.Options&maps.LocatorNoECN == 0,
-		Locator: g.table.locators.Number(target.Variant), Encap: route.Encap(key.Encap),
-	})
+	a, err := template(h.path, g.tunnelTo(target.Variant, vni))
 	if err == nil {
 		err = g.table.nexthops.Resolve(target.Tenant, target.Variant, a)
 	}
 	if err != nil {
-		return fmt.Errorf("locator %s: %w", key.Address, err)
+		return fmt.Errorf("locator %s: %w", h.Remote, err)
 	}
 	return nil
+}
+
+// tunnelTo is the tunnel to a locator's entry for one tenant.
+func (g *Gateway) tunnelTo(variant uint16, vni uint32) tunnel {
+	key := g.table.locators.Key(variant)
+	return tunnel{
+		VNI: vni, UDPPort: key.Port, Inner: key.RouterMAC, OwnMAC: g.spec.RouterMAC,
+		UDPChecksum: key.Options&maps.LocatorZeroCsum == 0, ECN: key.Options&maps.LocatorNoECN == 0,
+		Locator: g.table.locators.Number(variant), Encap: route.Encap(key.Encap),
+	}
 }
 
 func (g *Gateway) stateOf(a netip.Addr, variant uint16, h hop, why error) LocatorState {

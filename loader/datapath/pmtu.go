@@ -75,6 +75,15 @@ func (m *pathMTUs) lower(locator netip.Addr, mtu int) bool {
 	return !ok || mtu != p.mtu
 }
 
+// forget takes back what was said of the way to a locator, and reports whether anything was.
+func (m *pathMTUs) forget(locator netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.lowered[locator]
+	delete(m.lowered, locator)
+	return ok
+}
+
 // tooBig is one router's word: the packet from local to remote was larger than mtu.
 type tooBig struct {
 	local, remote netip.Addr

@@ -14,7 +14,9 @@ type Spec struct {
 	RouterMAC route.MAC    // ours, the source of inner Ethernet headers
 	Known     []RemoteSpec // tunnel ends that may send to us although no route names them
 	Tenants   []TenantSpec
-	Mode      Mode // how the program is attached
+	Mode      Mode             // how the program is attached
+	Ports     maps.TunnelPorts // where tunnels arrive here; zero: the usual ones
+	DSCP      uint8            // of outer headers, or maps.DSCPCopy
 }
 
 // RemoteSpec is a configured tunnel end, and what is known of it besides how to reach it.

@@ -72,3 +72,13 @@ func (t *tenants) vni(space uint16) (uint32, bool) {
 	}
 	return 0, false
 }
+
+// first is the lowest space, 0 for none.
+func (t *tenants) first() (space uint16) {
+	for _, s := range t.spaces {
+		if space == 0 || s < space {
+			space = s
+		}
+	}
+	return space
+}

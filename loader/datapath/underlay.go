@@ -183,6 +183,7 @@ type hop struct {
 	link    int
 	nextHop netip.Addr
 	state   int // of the neighbour
+	whole   int // the MTU, whatever is known of the rest of the way
 }
 
 // usable are the neighbour states whose MAC may be sent to.
