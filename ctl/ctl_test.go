@@ -122,8 +122,8 @@ func TestWrongCommandLines(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, counters, top, events, trace, capture, explain, doctor, reload, completion"},
-		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, counters, top, events, trace, capture, explain, doctor, reload, completion"},
+		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, session, ping, counters, top, events, trace, capture, explain, doctor, reload, completion"},
+		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, session, ping, counters, top, events, trace, capture, explain, doctor, reload, completion"},
 		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},
@@ -179,7 +179,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"explain --packet " + dir + "/none", 1, "read the packet: open " + dir + "/none: no such file or directory"},
 		{"explain --packet " + dir + "/text.hex", 1, dir + "/text.hex holds neither a capture nor an Ethernet frame in hexadecimal"},
 		{"explain --packet " + dir + "/short.hex", 1, "the packet is shorter than an Ethernet header\n  give a source and a destination, or a packet"},
-		{"events --kind moves", 2, "\"moves\" is no kind of event\n  known are: move, claim, frozen, thawed, conflict, failover, refused, locator_up, locator_down, port_up, port_down, source_up, source_down, reload, reload_failed, growth, growth_failed, upgrade, ready, more"},
+		{"events --kind moves", 2, "\"moves\" is no kind of event\n  known are: move, claim, frozen, thawed, conflict, failover, refused, locator_up, locator_down, mtu_hole, mtu_healed, port_up, port_down, source_up, source_down, reload, reload_failed, growth, growth_failed, upgrade, ready, more"},
 		{"completion tcsh", 2, "no completion for \"tcsh\"\n  use bash, zsh or fish"},
 		{"doctor", 1, "1 of 2 checks failed\n  do what stands below each of them, then ask again"},
 	} {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
+
+	"roam/loader/api"
 )
 
 func siteCommand() *cli.Command {
@@ -14,12 +17,28 @@ func siteCommand() *cli.Command {
 				return err
 			}
 			return show(c, sites, func(w io.Writer) {
-				row(w, "SITE", "OWN", "HOSTS", "LOCATOR", "ENCAP", "PRIORITY", "WEIGHT", "STATE", "MTU", "PACKETS", "BYTES")
+				row(w, "SITE", "OWN", "HOSTS", "LOCATOR", "ENCAP", "PRIORITY", "WEIGHT", "STATE", "MTU", "PROBE", "RTT", "PACKETS", "BYTES")
 				for _, s := range sites {
 					for _, l := range s.Locators {
-						row(w, s.Name, yes(s.Own), s.Hosts, l.Address, l.Encap, l.Priority, l.Weight, l.State, l.MTU, l.Packets, l.Bytes)
+						row(w, s.Name, yes(s.Own), s.Hosts, l.Address, l.Encap, l.Priority, l.Weight, l.State, mtu(&l), l.Probe, millis(l.RoundTrip), l.Packets, l.Bytes)
 					}
 				}
 			})
 		}))
+}
+
+// mtu marks one that was found, as not every size that should pass does.
+func mtu(l *api.SiteLocator) string {
+	if l.MTUHole {
+		return fmt.Sprintf("%d (hole)", l.MTU)
+	}
+	return fmt.Sprint(l.MTU)
+}
+
+// millis is a time as ping prints it, "" for none.
+func millis(seconds float64) string {
+	if seconds == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.3fms", 1000*seconds)
 }

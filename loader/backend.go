@@ -14,6 +14,7 @@ import (
 	"roam/loader/feed"
 	"roam/loader/metrics"
 	"roam/loader/mld"
+	"roam/loader/probe"
 	"roam/loader/rib"
 	"roam/loader/route"
 	"roam/maps"
@@ -199,6 +200,11 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %s: %s", l.Interface, l.Full, mld.FullAdvice))
 		}
 	}
+	for _, p := range d.probe.Statuses() {
+		if p.Hole {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("locator %s: large packets get lost on the way: roamctl events --kind mtu_hole", p.Address))
+		}
+	}
 	slices.Sort(s.Warnings)
 	return s, nil
 }
@@ -252,6 +258,10 @@ func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
 	if err != nil {
 		return nil, err
 	}
+	probed := map[netip.Addr]probe.Status{}
+	for _, p := range d.probe.Statuses() {
+		probed[p.Address] = p
+	}
 	own := api.Site{Name: c.Site, Own: true}
 	for _, h := range hosts {
 		own.Hosts += uint64(h.Here)
@@ -271,6 +281,9 @@ func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
 			}
 			if st, ok := states[l.Address]; ok {
 				sl.State, sl.MTU = stateName(st), st.MTU
+				if p, ok := probed[l.Address]; ok {
+					sl.Probe, sl.RoundTrip, sl.MTUHole = string(p.State), p.RoundTrip.Seconds(), p.Hole
+				}
 				sl.Packets, sl.Bytes = counts[st.Number].Packets, counts[st.Number].Bytes
 			}
 			site.Locators = append(site.Locators, sl)

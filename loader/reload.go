@@ -49,6 +49,7 @@ func (d *daemon) reload() reloaded {
 	d.mld.Set(listened(next))
 	d.bgp.SetConfig(bgpConfig(next))
 	d.failed.set(d.bfd.String(), d.bfd.SetConfig(bfdConfig(next)))
+	d.probe.SetConfig(probeConfig(next))
 	if have := d.plane.Hosts().Cap(); int(next.Datapath.Hosts) > have {
 		if err := d.grow(next.Datapath.Hosts, "datapath.hosts says so"); err != nil {
 			return reloaded{err: err}

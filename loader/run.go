@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"roam/loader/lan"
 	"roam/loader/metrics"
 	"roam/loader/mld"
+	"roam/loader/probe"
 	"roam/loader/radv"
 	"roam/loader/rib"
 	"roam/loader/route"
@@ -67,6 +69,7 @@ type daemon struct {
 	file    *file.Source
 	bgp     *bgp.Source
 	bfd     *bfd.Speaker
+	probe   *probe.Prober
 	inject  *apisource.Source
 	feed    *feed.Feed
 	radv    *radv.Advertiser
@@ -81,6 +84,8 @@ type daemon struct {
 	reloads chan reload
 	look    chan struct{} // asks for a look at fates
 	failed  failures
+	judging sync.Mutex
+	holes   map[netip.Addr]int // sizes that foundMTU has told of
 }
 
 // task is something long-lived. It returns nil when its context ends, and an error when the daemon cannot go on without it.
@@ -91,7 +96,7 @@ type task interface {
 
 // newDaemon constructs everything. From the call of Set on, packets meet the new program.
 func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), events: event.New(log), reports: map[string]*timedReporter{}}
+	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), events: event.New(log), reports: map[string]*timedReporter{}, holes: map[netip.Addr]int{}}
 	d.config.Store(cfg)
 	constants := tune(cfg)
 	constants.Frags = cfg.Datapath.Frags == config.FragsAuto && datapath.NeedFrags(ports(cfg), log)
@@ -134,7 +139,10 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.rib.AddSink(d.bgp)
 	d.feed = feed.New()
 	d.rib.AddSink(d.feed)
-	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: d.silent})
+	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: func(map[netip.Addr]string) { d.judge() }})
+	if err = d.makeProber(cfg); err != nil {
+		return nil, err
+	}
 	d.server = api.NewServer(cfg.API.Socket, d.backend(), log)
 	d.metrics = prometheus.NewRegistry()
 	collector := metrics.New(d, version, kernelRelease(), log)
@@ -189,7 +197,7 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) tasks() []task {
 	list := []task{
-		d.rib, d.gateway, d.server, d.bfd,
+		d.rib, d.gateway, d.server, d.bfd, d.probe,
 		d.sourceTask(d.inject, preferAPI),
 		d.sourceTask(d.file, preferFile),
 		d.sourceTask(d.fib, preferFIB),

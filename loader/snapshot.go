@@ -51,6 +51,9 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	for _, l := range d.mld.Links() {
 		s.Groups[l.Interface] = l.Groups
 	}
+	for _, p := range d.probe.Statuses() {
+		s.Probes = append(s.Probes, metrics.Probes{Locator: p.Address.String(), Sent: p.Sent, Lost: p.Lost, Hole: p.Hole})
+	}
 	s.Generation = d.plane.Generation()
 	return s, d.ribSnapshot(ctx, &s)
 }

@@ -21,6 +21,7 @@ import (
 func planeSpec(c *config.Config) datapath.Spec {
 	spec := datapath.Spec{
 		Underlay: c.Underlay.Interfaces, RouterMAC: c.Underlay.RouterMAC, Mode: datapath.Mode(c.Datapath.Mode),
+		Ports: maps.TunnelPorts(c.Underlay.Ports), DSCP: tune(c).OuterDSCP,
 	}
 	for _, l := range c.Underlay.Locators {
 		spec.Own = append(spec.Own, l.Address)
@@ -57,8 +58,8 @@ func tune(c *config.Config) maps.Tune {
 			config.SourceOff: maps.SourceOff, config.SourceLoose: maps.SourceLoose, config.SourceStrict: maps.SourceStrict,
 		}[c.Datapath.SourceCheck],
 		OuterDSCP: maps.DSCPCopy, ClampMSS: c.Datapath.ClampMSS, ICMPRate: c.Datapath.ICMP.Rate, ICMPBurst: c.Datapath.ICMP.Burst,
-		Sightings: maps.DefaultTune.Sightings,
-		Ports:     maps.TunnelPorts(c.Underlay.Ports),
+		Sightings: maps.DefaultTune.Sightings, Probes: maps.DefaultTune.Probes,
+		Ports: maps.TunnelPorts(c.Underlay.Ports),
 	}
 	if c.Underlay.DSCP != config.CopyDSCP {
 		t.OuterDSCP = uint8(c.Underlay.DSCP)

@@ -77,6 +77,8 @@ type Injector interface {
 // Operator does what an operator asks for.
 type Operator interface {
 	Explain(ctx context.Context, request ExplainRequest) (Explanation, error)
+	// Ping probes once. Unknown locators, and sizes that cannot be sent, are an *Error; no answer is none.
+	Ping(ctx context.Context, request PingRequest) (Ping, error)
 	Doctor(ctx context.Context) (List[Check], error)
 	Reload(ctx context.Context) (Reloaded, error)
 	// Clear frees a host that is frozen; false if it is not.

@@ -96,6 +96,11 @@ func (c *Client) Explain(ctx context.Context, request ExplainRequest) (e Explana
 	return e, c.post(ctx, "/v1/explain", request, &e)
 }
 
+// Ping probes the tunnel to a locator once.
+func (c *Client) Ping(ctx context.Context, request PingRequest) (p Ping, err error) {
+	return p, c.post(ctx, "/v1/ping", request, &p)
+}
+
 // Add injects a route.
 func (c *Client) Add(ctx context.Context, n NewRoute) error {
 	return c.post(ctx, "/v1/routes", n, nil)

@@ -231,6 +231,9 @@ type SiteLocator struct {
 	RouterMAC string     `json:"router_mac"` // configured or derived
 	State     string     `json:"state"`      // up, down, unresolved, own, or "" where nobody knows
 	MTU       int        `json:"mtu,omitempty"`
+	Probe     string     `json:"probe,omitempty"` // in-band liveness: unknown, answers, silent
+	RoundTrip float64    `json:"round_trip_seconds,omitempty"`
+	MTUHole   bool       `json:"mtu_hole,omitempty"` // some size gets lost that interface and route take
 	Packets   uint64     `json:"packets"`
 	Bytes     uint64     `json:"bytes"`
 }
@@ -310,6 +313,23 @@ type ExplainStep struct {
 	Step  string `json:"step"`
 	Found string `json:"found"`
 	Why   string `json:"why,omitempty"`
+}
+
+// PingRequest is the body of POST /v1/ping: one probe of the tunnel to a locator.
+type PingRequest struct {
+	Locator netip.Addr `json:"locator"`
+	Size    int        `json:"size,omitempty"`            // of the inner IP packet; 0: the least
+	DF      bool       `json:"df,omitempty"`              // also if it is larger than what is known to fit
+	Timeout float64    `json:"timeout_seconds,omitempty"` // 0: one
+}
+
+// Ping answers POST /v1/ping.
+type Ping struct {
+	Locator  netip.Addr `json:"locator"`
+	Size     int        `json:"size"`
+	Answered bool       `json:"answered"`
+	Seconds  float64    `json:"seconds"`
+	Why      string     `json:"why,omitempty"` // not answered: what is known
 }
 
 // Check is one finding of GET /v1/doctor.

@@ -92,6 +92,8 @@ func TestDocumentedMessages(t *testing.T) {
 		api.ExplainRequest{},
 		api.Explanation{},
 		api.ExplainStep{},
+		api.PingRequest{},
+		api.Ping{},
 		api.Check{},
 		api.Reloaded{},
 		api.Event{},
@@ -173,6 +175,9 @@ func TestDocumentedAnswers(t *testing.T) {
 		{"GET", "/v1/trace?host=10.1.0.7&tenant=blue&reason=drop,fwd_encap&locator=192.0.2.2&sample=1&bytes=64&count=2&seconds=2.5", "", ""},
 		{"POST", "/v1/reload", "", ""},
 		{"POST", "/v1/explain", "application/json", `{"source":"10.1.0.7","destination":"10.1.0.8","protocol":"tcp","port":80}`},
+		{"POST", "/v1/ping", "application/json", `{"locator":"192.0.2.2","size":1400,"df":true,"timeout_seconds":0.5}`},
+		{"POST", "/v1/ping", "application/json", `{"locator":"192.0.2.3"}`},
+		{"POST", "/v1/ping", "application/json", `{"locator":"192.0.2.9"}`},
 	} {
 		r := httptest.NewRequest(test.method, "http://roamd"+test.path, strings.NewReader(test.body))
 		if test.contentType != "" {

@@ -93,6 +93,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/doctor":         answer(s.backend.Doctor),
 		"POST /v1/reload":        answer(s.backend.Reload),
 		"POST /v1/explain":       s.explain,
+		"POST /v1/ping":          s.ping,
 		"GET /v1/routes":         s.routes,
 		"POST /v1/routes":        s.add,
 		"DELETE /v1/routes":      s.remove,

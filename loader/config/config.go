@@ -42,7 +42,8 @@ type Underlay struct {
 	RouterMAC  route.MAC    // ours, the destination of the inner Ethernet header we receive
 	DSCP       int          // of outer headers, 0 to 63, or CopyDSCP
 	Ports      TunnelPorts  // on which we receive
-	BFD        *BFD         // nil: other ends are not watched
+	BFD        *BFD         // nil: other ends are not watched by BFD
+	Probe      *TunnelProbe // nil: tunnels are not probed
 }
 
 // CopyDSCP has outer headers carry the inner packet's DSCP.

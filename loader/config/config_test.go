@@ -66,7 +66,7 @@ func TestMinimal(t *testing.T) {
 			Interfaces: []string{"wan0"},
 			Locators:   []config.OwnLocator{{Address: addr("192.0.2.1"), Public: addr("192.0.2.1")}},
 			RouterMAC:  route.RouterMAC(addr("192.0.2.1")),
-			DSCP:       config.CopyDSCP, Ports: standardPorts,
+			DSCP:       config.CopyDSCP, Ports: standardPorts, Probe: usualProbe,
 		},
 		Tenants: []config.Tenant{{
 			ID: 1, Name: "default", VNI: 3890290,
@@ -124,6 +124,7 @@ func TestReference(t *testing.T) {
 				Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 250,
 				Auth: &config.BFDAuth{Type: config.BFDMeticulousSHA1, ID: 1, Key: "a secret of all ends"},
 			},
+			Probe: usualProbe,
 		},
 		Sites: []config.Site{{Name: "dc2", Locators: []config.RemoteLocator{
 			{
@@ -281,6 +282,18 @@ sources: {bgp: {asn: 65001, neighbors: [192.0.2.9, {address: "2001:db8::9", tena
 func TestBFDDefaults(t *testing.T) {
 	c := parse(t, strings.Replace(minimal(t), "underlay:\n", "underlay:\n  bfd: {}\n", 1), nil)
 	equal(t, c.Underlay.BFD, &config.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 1})
+}
+
+var usualProbe = &config.TunnelProbe{Interval: 100 * time.Millisecond, Multiplier: 3, FullSize: 5 * time.Second}
+
+func TestTunnelProbe(t *testing.T) {
+	for text, want := range map[string]*config.TunnelProbe{
+		"": usualProbe, "  probe: {}\n": usualProbe, "  probe: off\n": nil,
+		"  probe: {interval: 1s, full_size_interval: 0s}\n": {Interval: time.Second, Multiplier: 3},
+	} {
+		c := parse(t, strings.Replace(minimal(t), "underlay:\n", "underlay:\n"+text, 1), nil)
+		equal(t, c.Underlay.Probe, want)
+	}
 }
 
 func TestDefaultsFollow(t *testing.T) {

@@ -12,7 +12,7 @@ func (r *reader) underlay(c *Config, v value) {
 	if v.absent() {
 		return
 	}
-	f := v.mapping("interfaces", "locators", "router_mac", "dscp", "ports", "bfd")
+	f := v.mapping("interfaces", "locators", "router_mac", "dscp", "ports", "bfd", "probe")
 	interfaces := f.require("interfaces", "name the interfaces towards other gateways")
 	c.Underlay.Interfaces = all(interfaces, func(v value) (string, bool) {
 		link, ok := v.link()
@@ -30,6 +30,7 @@ func (r *reader) underlay(c *Config, v value) {
 	c.Underlay.DSCP = f.get("dscp").dscp()
 	c.Underlay.Ports = tunnelPorts(f.get("ports"))
 	c.Underlay.BFD = r.bfd(f.get("bfd"))
+	c.Underlay.Probe = r.probe(f.get("probe"))
 }
 
 // atLeastOne refuses a list that is there and empty.

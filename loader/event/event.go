@@ -30,6 +30,8 @@ const (
 	Refused      Kind = "refused"       // a station has an address that no host may have
 	LocatorUp    Kind = "locator_up"    // the underlay knows the way to a tunnel end
 	LocatorDown  Kind = "locator_down"  // and no longer
+	MTUHole      Kind = "mtu_hole"      // a size that the way to a tunnel end should carry gets lost
+	MTUHealed    Kind = "mtu_healed"    // and no longer
 	PortUp       Kind = "port_up"       // the program runs on a port
 	PortDown     Kind = "port_down"     // and no longer
 	SourceUp     Kind = "source_up"     // an origin of routes reports
@@ -45,14 +47,14 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
 // level says how loudly a kind is logged: what an operator has to act on is a warning.
 func (k Kind) level() slog.Level {
 	switch k {
-	case Frozen, Conflict, Refused, LocatorDown, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
+	case Frozen, Conflict, Refused, LocatorDown, MTUHole, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

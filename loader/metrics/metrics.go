@@ -30,6 +30,7 @@ type Snapshot struct {
 	Claims    []Claims
 	Frozen    int            // hosts that moved too often
 	Groups    map[string]int // multicast groups that are listened to on a port, by interface
+	Probes    []Probes
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -105,6 +106,14 @@ type Claims struct {
 	Count   uint64
 }
 
+// Probes counts what was sent through the tunnel to a locator to see whether it answers, and how much of that was not answered. Hole says
+// that some size gets lost that interface and route take.
+type Probes struct {
+	Locator    string
+	Sent, Lost uint64
+	Hole       bool
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -146,6 +155,9 @@ var (
 	hostClaims     = desc("host_claims_total", "Claims to addresses of our segments that were not simply taken, by what became of them.", "outcome")
 	frozen         = desc("hosts_frozen", "Hosts that moved too often and stay where they were.")
 	groups         = desc("multicast_groups", "Multicast groups that the gateway listens to on an access port: those of IPv6 hosts elsewhere.", "port")
+	probesSent     = desc("probes_sent_total", "Small probes sent through the tunnel to a locator.", "locator")
+	probesLost     = desc("probes_lost_total", "Small probes sent through the tunnel to a locator that were not answered in time.", "locator")
+	mtuHole        = desc("locator_mtu_hole", "Whether some size gets lost on the way to a locator that interface and route take (1) or not (0).", "locator")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -162,7 +174,7 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, generation, buildInfo,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, generation, buildInfo,
 		scrapeErrors,
 	} {
 		ch <- d
@@ -236,6 +248,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	send(frozen, gauge, float64(s.Frozen))
 	for port, n := range s.Groups {
 		send(groups, gauge, float64(n), port)
+	}
+	for _, p := range s.Probes {
+		send(probesSent, counter, float64(p.Sent), p.Locator)
+		send(probesLost, counter, float64(p.Lost), p.Locator)
+		send(mtuHole, gauge, flag(p.Hole), p.Locator)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

@@ -43,6 +43,8 @@ var full = Snapshot{
 	Frozen:    1,
 	Groups:    map[string]int{"lan0": 5},
 
+	Probes: []Probes{{"192.0.2.2", 100, 2, true}},
+
 	Generation: 3,
 }
 
@@ -107,6 +109,10 @@ var contract = map[string][]string{
 	"roam_host_claims_total":           {"outcome"},
 	"roam_hosts_frozen":                nil,
 	"roam_multicast_groups":            {"port"},
+	"roam_probe_round_trip_seconds":    nil,
+	"roam_probes_sent_total":           {"locator"},
+	"roam_probes_lost_total":           {"locator"},
+	"roam_locator_mtu_hole":            {"locator"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},
@@ -119,6 +125,7 @@ func gather(t *testing.T) []*dto.MetricFamily {
 	c := collector(fake{s: full})
 	c.MoveDetected(30 * time.Millisecond)
 	c.MoveOutage(0)
+	c.RoundTrip(300 * time.Microsecond)
 	c.Forwarding("api", 200*time.Microsecond)
 	reg.MustRegister(c)
 	families, err := reg.Gather()

@@ -191,7 +191,7 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 func (d *Daemon) Sites(context.Context) (api.List[api.Site], error) {
 	return api.List[api.Site]{
 		{Name: "dc1", Own: true, Hosts: 1, Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.1"), Encap: "vxlan", Priority: 1, Weight: 100, State: "own"}}},
-		{Name: "dc2", Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "up", MTU: 1950, Packets: 10, Bytes: 1000}}},
+		{Name: "dc2", Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "up", MTU: 1950, Probe: "answers", RoundTrip: 0.00025, Packets: 10, Bytes: 1000}}},
 	}, d.Failure
 }
 
@@ -369,6 +369,22 @@ func (t trace) Stop() (uint64, error) {
 		t.d.Ended <- struct{}{}
 	}
 	return t.d.Lost, nil
+}
+
+// Ping implements api.Operator: 192.0.2.2 answers what fits into 1450 bytes, 192.0.2.3 never, and others are not known.
+func (d *Daemon) Ping(_ context.Context, r api.PingRequest) (api.Ping, error) {
+	p := api.Ping{Locator: r.Locator, Size: max(r.Size, 36)}
+	switch {
+	case r.Locator == netip.MustParseAddr("192.0.2.3"):
+		p.Why = "it has never answered a probe"
+	case r.Locator != netip.MustParseAddr("192.0.2.2"):
+		return p, &api.Error{Message: r.Locator.String() + " is no locator that is known here", Hint: "roamctl site list shows them", Status: 404}
+	case p.Size > 1450:
+		p.Why = "more than the 1450 bytes that fit"
+	default:
+		p.Answered, p.Seconds = true, 0.00025
+	}
+	return p, d.Failure
 }
 
 // Doctor implements api.Operator.
