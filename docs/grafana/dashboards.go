@@ -100,6 +100,11 @@ var datapath = dashboard{
 		{kind: "timeseries", title: "Traffic into tunnels", unit: "bps", width: 12, about: "Bits of the frames as they arrived, by gateway and locator.", queries: []query{{"8 * " + sum("instance, locator", rate("roam_locator_bytes_total", here)), "{{instance}} to {{locator}}"}}},
 		{kind: "state-timeline", title: "Locators", unit: "none", width: 12, states: true, about: "Whether each gateway's underlay knows the way to each tunnel end.", queries: []query{{`roam_locator_up{` + here + `}`, "{{instance}} to {{locator}}"}}},
 		{kind: "timeseries", title: "Tables", unit: "percentunit", width: 12, about: "How full each table is. Host tables grow when full; next hops and locators do not.", queries: []query{{fill, "{{instance}} {{table}}"}}},
+		{kind: "timeseries", title: "Round trip through tunnels", unit: "s", width: 8, about: "Of small probes, which the far data path answers: half, and all but one in a hundred, were faster.", queries: []query{
+			{quantile("0.5", "instance", "roam_probe_round_trip_seconds"), "{{instance}} median"}, {quantile("0.99", "instance", "roam_probe_round_trip_seconds"), "{{instance}} 99 %"},
+		}},
+		{kind: "timeseries", title: "Probes lost", unit: "percentunit", width: 8, about: "Share of small probes that no answer came to. All of them: a gateway that is no Roam, or one that is gone.", queries: []query{{sum("instance, locator", rate("roam_probes_lost_total", here)) + " / " + sum("instance, locator", rate("roam_probes_sent_total", here)), "{{instance}} to {{locator}}"}}},
+		{kind: "state-timeline", title: "MTU holes", unit: "none", width: 8, states: true, about: "1 where a size gets lost on the way to a locator that should pass. Remedy: roamctl events --kind mtu_hole.", queries: []query{{`1 - roam_locator_mtu_hole{` + here + `}`, "{{instance}} to {{locator}}"}}},
 	},
 }
 
