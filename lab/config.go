@@ -14,6 +14,7 @@ type Config struct {
 	Locators   []string
 	RouterMAC  string
 	BFD        string // the mapping, as text; empty for none
+	Probe      string // likewise
 	Peers      []Peer
 	VNI        int
 	Uplinks    []string // interfaces

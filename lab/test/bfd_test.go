@@ -101,6 +101,7 @@ func TestLocatorLost(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{TwoWays: true})
 	for _, g := range s.GW {
 		g.Config.BFD = "{interval: 100ms, multiplier: 3, auth: {key: lab}}"
+		g.Config.Probe = "off" // BFD alone; together: TestProbeAndBFD
 	}
 	s.Up()
 	h11, h21, gw1 := s.H("h11"), s.H("h21"), s.GW[lab.DC1]
