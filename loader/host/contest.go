@@ -39,6 +39,7 @@ type quarantined struct {
 // claims on the segment are refused: who floods it must not get by that what he would not get otherwise.
 func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	c, ok := s.contests[e]
+	asked := s.now() // the answer may be there before the question returns
 	switch {
 	case ok:
 	case len(s.contests) >= maxContests && !claimant.IsZero():
@@ -48,7 +49,7 @@ func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	case len(s.contests) >= maxContests || s.question(e) != nil:
 		return false
 	default:
-		c = &contest{asked: s.now(), until: s.now().Add(verdict)}
+		c = &contest{asked: asked, until: asked.Add(verdict)}
 		s.contests[e] = c
 	}
 	if !claimant.IsZero() {
