@@ -149,7 +149,12 @@ func (s *Source) decide() map[entry]struct{} {
 
 // concede gives an address to whoever claims it.
 func (s *Source) concede(e entry, c *contest, changed map[entry]struct{}) {
-	if c.sequence > 0 {
+	switch {
+	case c.sequence == 0:
+	case s.told[e].sequence > c.sequence: // another address of its station has answered: all of them are here
+		s.resume(e)
+		return
+	default:
 		s.yield(leave{entry: e, sequence: c.sequence})
 		return
 	}

@@ -107,6 +107,29 @@ func TestNoContest(t *testing.T) {
 	m.has("10.1.0.7", route.MAC{})
 }
 
+// A host that came back at once answers for one of its addresses first: with it, all of them are here.
+func TestContestOfAStation(t *testing.T) {
+	m := newModel(t, frozenSegment())
+	for _, addr := range bothFamilies {
+		m.found(addr, macA)
+	}
+	m.pass(time.Minute)
+	for _, addr := range bothFamilies {
+		m.elsewhere(addr, macA, 1)
+	}
+	m.alive[answer{m.entry(bothFamilies[0]), macA}] = true
+	m.pass(verdict)
+	for _, addr := range bothFamilies {
+		m.has(addr, macA)
+		if c := m.claims[hostKey(1, m.entry(addr).addr)]; c.Sequence != 2 {
+			t.Errorf("%s is claimed with %d", addr, c.Sequence)
+		}
+	}
+	if !m.seen[station{3, macA}] {
+		t.Error("its MAC does not count")
+	}
+}
+
 // Another site's claim to a host that answers here is answered with a higher sequence; to one that does not, it is a move.
 func TestContestBetweenSites(t *testing.T) {
 	for _, addr := range bothFamilies {
