@@ -126,9 +126,10 @@ func (s *Source) elsewhere(t sighting) bool {
 	return elsewhere
 }
 
-// mayMove counts a move, and reports whether it may be made. A host that is found where it was does not move.
+// mayMove counts a move, and reports whether it may be made. A host that is found where it was does not move. One that comes back does,
+// also if the site it comes from has heard so already: by another address of its MAC.
 func (s *Source) mayMove(e entry, now sighting, before told, was bool) bool {
-	moves := s.elsewhere(now) || was && before.mac != now.mac
+	moves := s.elsewhere(now) || was && before.mac != now.mac || s.freezer.away(now.key)
 	last := Frozen{Key: now.key, Here: was, MAC: before.mac}
 	if z, frozen := s.freezer.of(now.key); frozen {
 		return !moves && z.Here && z.MAC == now.mac

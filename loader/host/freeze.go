@@ -94,6 +94,14 @@ func (f *freezer) left(limit Freeze, key route.Key, now time.Time) {
 	}
 }
 
+// away reports whether the last move that is known of a host led to another site.
+func (f *freezer) away(key route.Key) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, known := f.moves[key]
+	return known && m.to == place{}
+}
+
 // note adds a move, and returns how many there were in the window; 0 for none, because that is where the host was.
 func (f *freezer) note(limit Freeze, key route.Key, to place, now time.Time) int {
 	before, known := f.moves[key]

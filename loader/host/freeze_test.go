@@ -61,6 +61,23 @@ func TestFreezeBetweenSites(t *testing.T) {
 	}
 }
 
+// A host whose MAC has another address that was quicker is withdrawn at the other site before it is found here: it has moved all the same.
+func TestFreezeOfAStation(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, frozenSegment())
+		m.found(addr, macA)
+		for range 2 {
+			m.leaves(addr, macA)
+			m.has(addr, route.MAC{})
+			clear(m.away)
+			m.found(addr, macA)
+		}
+		if !slices.Equal(m.kinds(), []NoticeKind{NoticeFrozen}) {
+			t.Errorf("%s: four moves froze nobody", addr)
+		}
+	}
+}
+
 // Moves that are spread over more than the window freeze nobody, and a limit of none never does.
 func TestNotFrozen(t *testing.T) {
 	slow := newModel(t, frozenSegment())
