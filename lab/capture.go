@@ -18,12 +18,16 @@ type Capture struct {
 	proc *Process
 }
 
+// snapshot holds every packet, and no more: in immediate mode each takes so much of the buffer, and tcpdump's own choice of 256 KiB left
+// room for 64 of them.
+const snapshot = "65535"
+
 // Capture starts capturing an interface; packets sent after it returns are in the file. Packets that XDP redirects
 // out of an interface are not seen there, only at the far end of the cable.
 func (n *Namespace) Capture(link, filter string) *Capture {
 	n.lab.Helper()
 	file := filepath.Join(n.lab.Dir, fmt.Sprintf("%s-%s-%d.pcap", n.Name, link, time.Now().UnixNano()))
-	args := []string{"-i", link, "-w", file, "-U", "--immediate-mode", "-n", "-Z", "root", "-B", "16384"}
+	args := []string{"-i", link, "-w", file, "-U", "--immediate-mode", "-n", "-Z", "root", "-s", snapshot, "-B", "65536"}
 	if filter != "" {
 		args = append(args, filter)
 	}
