@@ -59,6 +59,52 @@ func TestVerifier(t *testing.T) {
 	}
 }
 
+// What an option switches off is not in the program that the kernel keeps.
+func TestPruned(t *testing.T) {
+	hosts, err := maps.CreateHostMaps(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hosts.Close()
+	size := func(tune maps.Tune) int {
+		o, err := maps.Load(maps.Options{Hosts: hosts, Tune: tune})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		info, err := o.Walk.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		xlated, err := info.Instructions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(xlated)
+	}
+	off := func(change func(*maps.Tune)) maps.Tune {
+		tune := maps.DefaultTune
+		change(&tune)
+		return tune
+	}
+	whole := size(maps.DefaultTune)
+	for _, option := range []struct {
+		name string
+		tune maps.Tune
+	}{
+		{"source_check: off", off(func(t *maps.Tune) { t.SourceCheck = maps.SourceOff })},
+		{"mss_clamp: false", off(func(t *maps.Tune) { t.ClampMSS = false })},
+		{"sightings", off(func(t *maps.Tune) { t.Sightings = 0 })},
+		{"all of them", off(func(t *maps.Tune) { t.SourceCheck, t.ClampMSS, t.Sightings = maps.SourceOff, false, 0 })},
+	} {
+		n := size(option.tune)
+		t.Logf("without %s: %d instructions translated, %d with it", option.name, n, whole)
+		if n > whole-10 {
+			t.Errorf("%s takes nothing out", option.name)
+		}
+	}
+}
+
 var processed = regexp.MustCompile(`processed ([0-9]+) insns`)
 
 // verifiedInstructions reads the verifier's own count, which program info has only since Linux 5.16.
