@@ -274,8 +274,7 @@ func (n *NexthopTable) fill(set *Set, doubted map[uint16]bool) bool {
 	var living []uint32
 	var dead [SetMembers]bool
 	for b, member := range set.Member {
-		t := n.entries[member].target
-		if _, ok := n.records[adjacencyKey{t.Tenant, t.Variant}]; ok && !doubted[t.Variant] {
+		if n.lives(member, doubted) {
 			living = append(living, member)
 		} else {
 			dead[b] = true
@@ -290,6 +289,16 @@ func (n *NexthopTable) fill(set *Set, doubted map[uint16]bool) bool {
 		}
 	}
 	return true
+}
+
+// lives reports whether a member has a rewrite and is not in doubt; one that a crash took is not known at all.
+func (n *NexthopTable) lives(member uint32, doubted map[uint16]bool) bool {
+	e := n.entries[member]
+	if e == nil {
+		return false
+	}
+	_, ok := n.records[adjacencyKey{e.target.Tenant, e.target.Variant}]
+	return ok && !doubted[e.target.Variant]
 }
 
 // Doubt names all variants that sets are to avoid: their rewrites are good, but their far ends may not be. A next hop that is no set

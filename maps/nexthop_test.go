@@ -173,3 +173,51 @@ func TestBalanceFallsBack(t *testing.T) {
 		t.Errorf("%d next hops are in use after the set went", n.Len())
 	}
 }
+
+// A set that a crash left with a member that is gone is adopted: its buckets go to the others.
+func TestBalanceAdopts(t *testing.T) {
+	hosts, err := CreateHostMaps(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hosts.Close()
+	o, err := Load(Options{Hosts: hosts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	n, err := OpenNexthops(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	variants := make([]uint16, SetMembers)
+	for b := range variants {
+		variants[b] = uint16(1 + b%2)
+	}
+	for v := uint16(1); v <= 2; v++ {
+		if err := n.Resolve(1, v, Adjacency{Locator: v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := n.Acquire(Target{Kind: KindSet, Tenant: 1, Members: MembersOf(variants)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := n.whole[id][0].Member[0]
+	n.words.store(gone, 0)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = OpenNexthops(o); err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.Balance(); err != nil {
+		t.Fatal(err)
+	}
+	for b, member := range n.sets.entries[nexthop(n.words.load(id)).Index].Member {
+		if member == gone || member == 0 {
+			t.Fatalf("bucket %d leads to a next hop that is gone", b)
+		}
+	}
+}

@@ -13,7 +13,7 @@ import (
 )
 
 // The verifier walks every path of the program, up to a million instructions: this says how far from there we are, what
-// the program costs to load, and that it prunes what an option switches off. The kernel matrix reads the log (lab/kernels).
+// the program costs to load. The kernel matrix reads the log (lab/kernels).
 func TestVerifier(t *testing.T) {
 	hosts, err := maps.CreateHostMaps(256)
 	if err != nil {
