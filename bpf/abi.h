@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 enum abi {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 };
 
 /* Sizes that are part of a layout. */
@@ -30,6 +30,7 @@ enum limits {
 	HOST_SLOTS = 8,		/* 64-bit slots in a cache line */
 	VALUE_BITS = 20,	/* of an IPv4 slot, and of every value in a host table */
 	RECORD_BITS = 24,	/* of an IPv6 slot */
+	FRONT_LINES = 128,	/* between the buckets and the header: one slot for a key of the gateway's own spaces */
 	OVERFLOW_ENTRIES = 65536,
 	ICMP_SOURCES = 16384,	/* senders whose error messages are rationed at a time */
 	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
@@ -44,7 +45,7 @@ enum limits {
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
 	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for sightings and the TTL between neighbours */
-	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant, or enum vni_value */
+	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant, or enum vni_value; from here on, keys stand in front too */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
 };
 
@@ -65,6 +66,10 @@ enum locator_value {
 struct bucket {
 	__u64 slot[8];
 };
+
+/* Multiplier that spreads keys over the slots in front. */
+#define FRONT_MIX 0x9E3779B1U
+#define FRONT_SHIFT 22 /* leaves as many bits as FRONT_LINES * HOST_SLOTS has */
 
 /* The last entry of a bucket array describes the table: it is pinned with it, so seed and size can never part
  * from the slots they were used for. */

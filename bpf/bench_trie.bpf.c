@@ -5,11 +5,15 @@
 
 #define find_host4 table_find_host4
 #define lookup_host4 table_lookup_host4
+#define find_front4 table_find_front4
+#define find_front6 table_find_front6
 #define find_host6 table_find_host6
 #define lookup_host6 table_lookup_host6
 #include "table.h"
 #undef find_host4
 #undef lookup_host4
+#undef find_front4
+#undef find_front6
 #undef find_host6
 #undef lookup_host6
 
@@ -53,6 +57,16 @@ __attribute__((noinline)) __u32 find_host4(__u32 space, __u32 addr)
 __attribute__((noinline)) __u32 find_host6(__u32 space, __u64 hi, __u64 lo)
 {
 	return lookup_host6(space, hi, lo);
+}
+
+static __always_inline __u32 find_front4(__u32 space, __u32 addr)
+{
+	return find_host4(space, addr);
+}
+
+static __always_inline __u32 find_front6(__u32 space, __u64 hi, __u64 lo)
+{
+	return find_host6(space, hi, lo);
 }
 
 #include "bench.bpf.c"

@@ -364,6 +364,16 @@ __attribute__((noinline)) __u32 tunnel_of(struct xdp_md *ctx, __u32 proto, __u32
 	return TUNNEL_NONE;
 }
 
+/* The usual case, without the call. */
+static __always_inline __u32 tunnel_kind(const struct pkt *p)
+{
+	struct udphdr *udp = at(p, p->l4, sizeof(*udp));
+
+	if (p->proto == IPPROTO_UDP && udp && udp->dest == bpf_htons(vxlan_port))
+		return TUNNEL_VXLAN;
+	return tunnel_of(p->ctx, p->proto, p->l4);
+}
+
 /* Where the tunnel's header begins and its packet ends; end is 0 where lengths make no sense. */
 static __always_inline __u32 tunnel_bounds(const struct pkt *p, __u32 *off)
 {
@@ -405,7 +415,7 @@ static __always_inline enum reason tenant_of(struct pkt *p, __u32 kind, __u32 vn
 		p->tenant = l ? l->tenant : 0;
 		return p->tenant ? REASON_NONE : DROP_NO_TENANT;
 	}
-	tenant = find_host4(SPACE_VNI, bridging ? vni & VNI_MASK : vni);
+	tenant = find_front4(SPACE_VNI, bridging ? vni & VNI_MASK : vni);
 	if (bridging) {
 		/* Without a branch: to the verifier both kinds look alike from here. */
 		p->bridge = (tenant & ~VNI_SEGMENT) & -(tenant / VNI_SEGMENT);
@@ -430,7 +440,7 @@ static __always_inline enum reason step_inside(struct pkt *p, __u32 kind)
 	end = tunnel_bounds(p, &off);
 	if (p->l4 > OUTER_MAX || !end)
 		return DROP_TUNNEL_HEADER;
-	p->from = find_source(p, SPACE_LOCATOR);
+	p->from = find_outer_source(p);
 	if (!p->from || p->from == LOCATOR_OWN)
 		return DROP_UNKNOWN_LOCATOR;
 	in.word = kind == TUNNEL_VXLAN ? open_vxlan(p->ctx, off, end) : open_tunnel(p->ctx, off, end, kind);
@@ -476,8 +486,8 @@ static __always_inline enum reason decap(struct pkt *p)
 
 	if (!(p->port->role & ROLE_UNDERLAY) || p->later_fragment || !p->ours)
 		return REASON_NONE;
-	kind = tunnel_of(p->ctx, p->proto, p->l4);
-	if (kind == TUNNEL_NONE || find_destination(p, SPACE_LOCATOR) != LOCATOR_OWN)
+	kind = tunnel_kind(p);
+	if (kind == TUNNEL_NONE || find_outer_destination(p) != LOCATOR_OWN)
 		return REASON_NONE;
 	if (p->fragment)
 		return DROP_OUTER_FRAGMENT;

@@ -150,6 +150,8 @@ struct hashes {
 	__u64 tag6;
 	__u32 bucket4[2];
 	__u32 bucket6[2];
+	__u32 front4;
+	__u32 front6;
 };
 
 struct {
@@ -173,6 +175,8 @@ __noinline int sample(__u32 index)
 	h->hash6 = hash6(x, scatter(x), x >> 52, &hosts6_config);
 	h->bucket6[0] = bucket_of(h->hash6 >> 32, hosts6_config.buckets);
 	h->bucket6[1] = bucket_of(h->hash6, hosts6_config.buckets);
+	h->front4 = front_at4(x >> 52, x);
+	h->front6 = front_at6(x >> 52, x, scatter(x));
 	h->tag6 = (h->hash6 * MIX3) >> RECORD_BITS;
 	return 0;
 }

@@ -42,7 +42,24 @@ static __always_inline __u32 find_destination(const struct pkt *p, __u32 space)
 	return p->v6 ? find_address6(space, p->dst6) : find_host4(space, p->dst4);
 }
 
-/* The same without the call, which every packet has to pay for. */
+static __always_inline __u32 find_locator(const struct pkt *p, __u32 addr4, const __be32 addr6[4])
+{
+	return p->v6 ? find_front6(SPACE_LOCATOR, (__u64)addr6[1] << 32 | addr6[0], (__u64)addr6[3] << 32 | addr6[2]) :
+		       find_front4(SPACE_LOCATOR, addr4);
+}
+
+/* The locators of the outer header. */
+static __always_inline __u32 find_outer_source(const struct pkt *p)
+{
+	return find_locator(p, p->src4, p->src6);
+}
+
+static __always_inline __u32 find_outer_destination(const struct pkt *p)
+{
+	return find_locator(p, p->dst4, p->dst6);
+}
+
+/* What every packet needs, without the call. */
 static __always_inline __u32 lookup_destination(const struct pkt *p, __u32 space)
 {
 	return p->v6 ? lookup_host6(space, (__u64)p->dst6[1] << 32 | p->dst6[0], (__u64)p->dst6[3] << 32 | p->dst6[2]) :

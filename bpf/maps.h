@@ -47,7 +47,7 @@ struct {
 /* Look-up. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2); /* loader: buckets, and one for the header */
+	__uint(max_entries, 2); /* loader: buckets, the lines in front, and one for the header */
 	__type(key, __u32);
 	__type(value, struct bucket);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -55,7 +55,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2); /* loader: buckets, and one for the header */
+	__uint(max_entries, 2); /* loader: as hosts4 */
 	__type(key, __u32);
 	__type(value, struct bucket);
 	__uint(map_flags, BPF_F_MMAPABLE);

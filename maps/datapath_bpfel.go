@@ -16,7 +16,7 @@ import (
 type datapathAbi uint32
 
 const (
-	datapathAbiABI_VERSION datapathAbi = 2
+	datapathAbiABI_VERSION datapathAbi = 3
 )
 
 type datapathAbiTypes struct {
@@ -174,6 +174,7 @@ const (
 	datapathLimitsHOST_SLOTS       datapathLimits = 8
 	datapathLimitsVALUE_BITS       datapathLimits = 20
 	datapathLimitsRECORD_BITS      datapathLimits = 24
+	datapathLimitsFRONT_LINES      datapathLimits = 128
 	datapathLimitsOVERFLOW_ENTRIES datapathLimits = 65536
 	datapathLimitsICMP_SOURCES     datapathLimits = 16384
 	datapathLimitsSIGHTINGS_SIZE   datapathLimits = 262144

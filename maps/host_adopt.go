@@ -15,6 +15,8 @@ import (
 // is removed.
 func (t *hostTable) adopt() error {
 	used := make([]uint64, len(t.records.list)/64+1)
+	t.v4.front.clear()
+	t.v6.front.clear()
 	t.adoptSlots(&t.v4, nil)
 	t.adoptSlots(&t.v6, used)
 	if err := t.adoptOverflow(used); err != nil {
@@ -40,6 +42,9 @@ func (t *hostTable) adoptSlots(s *slots, used []uint64) {
 			continue
 		}
 		s.hosts++
+		if inFront(&k) {
+			s.front.put(&k, s.low(word))
+		}
 		if used != nil {
 			setBit(used, s.low(word))
 		}

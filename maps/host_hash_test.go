@@ -69,6 +69,8 @@ func TestHostHash(t *testing.T) {
 			want.Hash6 = hash6(got.In, scatter(got.In), uint32(got.In>>52), &h6.Seed)
 			want.Tag6 = want.Hash6 * mix3 >> recordBits
 			want.Bucket6 = newPlace(want.Hash6, want.Tag6, h6.Buckets).bucket
+			want.Front4 = frontAt(uint32(got.In>>52), uint32(got.In))
+			want.Front6 = frontAt6(uint32(got.In>>52), got.In, scatter(got.In))
 			if got != want {
 				t.Fatalf("capacity %d: the kernel computes %+v, Go %+v", capacity, got, want)
 			}

@@ -14,6 +14,7 @@ const (
 	waitingMax = uint32(datapathLimitsOVERFLOW_ENTRIES)
 	recordsMax = 1 << recordBits
 	minBuckets = 4
+	behind     = uint32(frontLines) + 1 // lines of an array that follow its buckets
 )
 
 // TableHeader is the last entry of a bucket array, struct table_header in bpf/abi.h: the seed and the size that every
@@ -25,7 +26,7 @@ type TableConfig = datapathTableConfig
 
 // HostMaps are the four maps of one host table. The descriptors belong to whoever holds the value.
 type HostMaps struct {
-	Buckets4 *ebpf.Map // "hosts4": lines of eight slots, the last line is the header
+	Buckets4 *ebpf.Map // "hosts4": lines of eight slots: buckets, those in front (host_front.go), the header
 	Buckets6 *ebpf.Map // "hosts6": the same
 	Records6 *ebpf.Map // "records6": what IPv6 slots and the overflow name; record 0 is never used
 	Overflow *ebpf.Map // "host_overflow": hosts that wait for a displacement, address to record
@@ -41,13 +42,14 @@ func CreateHostMaps(capacity uint32) (HostMaps, error) {
 		return HostMaps{}, fmt.Errorf("host table for %d hosts: an IPv6 slot can name only %d records, ask for at most %d hosts",
 			capacity, recordsMax, (recordsMax-int(waitingMax)-bucketSize)/5*4)
 	}
+	lines := buckets + uint64(frontLines) + 1
 	var m HostMaps
 	for _, part := range []struct {
 		to   **ebpf.Map
 		spec ebpf.MapSpec
 	}{
-		{&m.Buckets4, arraySpec("hosts4", 64, buckets+1)},
-		{&m.Buckets6, arraySpec("hosts6", 64, buckets+1)},
+		{&m.Buckets4, arraySpec("hosts4", 64, lines)},
+		{&m.Buckets6, arraySpec("hosts6", 64, lines)},
 		{&m.Records6, arraySpec("records6", 32, records)},
 		{&m.Overflow, ebpf.MapSpec{
 			Name: "host_overflow", Type: ebpf.Hash, KeySize: 20, ValueSize: 4, MaxEntries: waitingMax, Flags: sysNoPrealloc,
@@ -88,12 +90,12 @@ func (m HostMaps) writeHeaders(buckets, records uint32) error {
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(seeds[8*i:]) }
 	h := TableHeader{Magic: tableMagic, Buckets: buckets, Version: Version}
 	h.Seed = [2]uint64{word(0), word(1)}
-	if err := m.Buckets4.Put(buckets, &h); err != nil {
+	if err := m.Buckets4.Put(buckets+uint32(frontLines), &h); err != nil {
 		return fmt.Errorf("write the header of map hosts4: %w", err)
 	}
 	h.Seed = [2]uint64{word(2), word(3)}
 	h.Records = records
-	if err := m.Buckets6.Put(buckets, &h); err != nil {
+	if err := m.Buckets6.Put(buckets+uint32(frontLines), &h); err != nil {
 		return fmt.Errorf("write the header of map hosts6: %w", err)
 	}
 	return nil
@@ -119,6 +121,9 @@ func (m HostMaps) Headers() (v4, v6 TableHeader, err error) {
 	return v4, v6, err
 }
 
+// Slots is how many hosts of a family have room in buckets.
+func (m HostMaps) Slots() int { return int(m.Buckets4.MaxEntries()-behind) * bucketSize }
+
 func readHeader(name string, m *ebpf.Map) (TableHeader, error) {
 	var h TableHeader
 	if m.Type() != ebpf.Array || m.ValueSize() != 64 || m.MaxEntries() < 2 {
@@ -134,9 +139,9 @@ func readHeader(name string, m *ebpf.Map) (TableHeader, error) {
 	case h.Version != Version:
 		return h, fmt.Errorf("map %s has layout version %d and this program writes version %d: "+
 			"run the version that made it, or remove it to begin anew", name, h.Version, Version)
-	case h.Buckets != m.MaxEntries()-1:
+	case h.Buckets != m.MaxEntries()-behind:
 		return h, fmt.Errorf("map %s has %d buckets and its header says %d: remove it to begin anew",
-			name, m.MaxEntries()-1, h.Buckets)
+			name, m.MaxEntries()-behind, h.Buckets)
 	}
 	return h, nil
 }

@@ -13,7 +13,8 @@ type slots struct {
 	word    []uint64
 	buckets uint32
 	seed    [2]uint64
-	shift   uint     // of the tag in a slot
+	shift   uint // of the tag in a slot
+	front   front
 	records *records // what slots name; nil for IPv4, whose slots hold everything
 	busy    map[int]*waiter
 	hosts   int // in this family, waiting ones included
@@ -26,6 +27,7 @@ func newSlots(buckets []datapathBucket, h *TableHeader, r *records) slots {
 		seed:    h.Seed,
 		shift:   uint(valueBits),
 		records: r,
+		front:   unsafe.Slice(&buckets[h.Buckets].Slot[0], frontLines*bucketSize),
 		busy:    make(map[int]*waiter),
 	}
 	if r != nil {

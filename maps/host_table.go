@@ -113,6 +113,26 @@ func (t *hostTable) put(k *hostKey, value uint32) error {
 }
 
 func (t *hostTable) putAt(s *slots, k *hostKey, p place, value uint32) error {
+	err := t.putSlot(s, k, p, value)
+	if err == nil && inFront(k) {
+		s.front.put(k, t.low(s, k))
+	}
+	return err
+}
+
+// low is what a slot of a host that is there has below its tag, or would have.
+func (t *hostTable) low(s *slots, k *hostKey) uint32 {
+	if f := s.scan(k, s.place(k)); f.hits > 0 {
+		return s.low(s.word[f.hit[0]])
+	}
+	rec := t.waiting[*k].record
+	if k.v6 {
+		return rec
+	}
+	return t.records.value(rec)
+}
+
+func (t *hostTable) putSlot(s *slots, k *hostKey, p place, value uint32) error {
 	f := s.scan(k, p)
 	w := t.waiting[*k]
 	switch {
@@ -181,6 +201,9 @@ func (t *hostTable) delete(k *hostKey) bool {
 	w := t.waiting[*k]
 	if f.hits == 0 && w == nil {
 		return false
+	}
+	if inFront(k) {
+		s.front.remove(k, t.low(s, k))
 	}
 	var rec uint32
 	for _, at := range f.hit[:f.hits] {

@@ -91,6 +91,11 @@ func (r *reader) lookup(h host) uint32 {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	if inFront(&k) {
+		if v := r.front(&k); v != 0 {
+			return v
+		}
+	}
 	if k.v6 {
 		x := hash6(k.hi, k.lo, k.space, &r.head6.Seed)
 		p := newPlace(x, x*mix3>>recordBits, r.head6.Buckets)
@@ -181,6 +186,7 @@ func compare(t *testing.T, h *Hosts, m HostMaps, twin map[host]uint32) {
 		}
 		return true
 	})
+	compareFront(t, r, twin)
 	if len(seen) != len(twin) {
 		t.Fatalf("Each shows %d hosts, want %d", len(seen), len(twin))
 	}
@@ -459,7 +465,7 @@ func TestHostsRefused(t *testing.T) {
 		},
 		{
 			"version", func(_ *HostMaps, _, h6 *TableHeader) { h6.Version = 99 },
-			"map hosts6 has layout version 99 and this program writes version 2: run the version that made it, or remove it to begin anew",
+			"map hosts6 has layout version 99 and this program writes version 3: run the version that made it, or remove it to begin anew",
 		},
 		{
 			"size", func(_ *HostMaps, h4, _ *TableHeader) { h4.Buckets-- },
@@ -489,7 +495,7 @@ func TestHostsRefused(t *testing.T) {
 		harmed := m
 		buckets := h4.Buckets
 		c.harm(&harmed, &h4, &h6)
-		if err := errors.Join(m.Buckets4.Put(buckets, &h4), m.Buckets6.Put(buckets, &h6)); err != nil {
+		if err := errors.Join(m.Buckets4.Put(buckets+uint32(frontLines), &h4), m.Buckets6.Put(buckets+uint32(frontLines), &h6)); err != nil {
 			t.Fatal(err)
 		}
 		h, err := OpenHosts(harmed, g)

@@ -83,8 +83,8 @@ func (p *Pinned) Hosts() (used4, used6, slots uint64, err error) {
 }
 
 func countSlots(m *ebpf.Map) (used, slots uint64, err error) {
-	buckets := int(m.MaxEntries()) - 1
-	keys, values := make([]uint32, buckets+1), make([]datapathBucket, buckets+1)
+	buckets := int(m.MaxEntries() - behind)
+	keys, values := make([]uint32, m.MaxEntries()), make([]datapathBucket, m.MaxEntries())
 	if err := readAll(m, keys, values); err != nil {
 		return 0, 0, err
 	}

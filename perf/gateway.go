@@ -220,5 +220,5 @@ func (g *gateway) putLocal(i, id uint32) error {
 
 // fill is how full the slots of the table are.
 func (g *gateway) fill() float64 {
-	return float64(g.table.Len4()) / float64((g.maps.Buckets4.MaxEntries()-1)*8)
+	return float64(g.table.Len4()) / float64(g.maps.Slots())
 }

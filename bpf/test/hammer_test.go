@@ -146,7 +146,7 @@ func (b *bench) load(tables maps.HostMaps) *ebpf.Program {
 
 // sizes are a table's slots and the number of hosts that compete for them.
 func sizes(tables maps.HostMaps) (slots int, universe uint32) {
-	slots = int(tables.Buckets4.MaxEntries()-1) * 8
+	slots = tables.Slots()
 	return slots, uint32(slots * 5 / 4)
 }
 

@@ -82,6 +82,8 @@ type HammerHashes struct {
 	Tag6    uint64
 	Bucket4 [2]uint32
 	Bucket6 [2]uint32
+	Front4  uint32
+	Front6  uint32
 }
 
 type HammerIcmpSource struct {
