@@ -35,14 +35,38 @@ func (i injector) Inject(ctx context.Context, changes []route.Change) error {
 		return err
 	}
 	for k := range changes {
-		if c := &changes[k]; !c.Withdraw && c.Local != nil && c.Host() {
+		c := &changes[k]
+		here := !c.Withdraw && c.Local != nil && c.Host()
+		if here {
 			_ = i.d.hosts.Resolve(c.Tenant, c.Prefix.Addr()) // an address outside all segments is nobody's neighbour
 		}
+		i.d.fabric.Told(c.Key, here)
 	}
 	return nil
 }
 
-func (i injector) Flush(ctx context.Context) (int, error) { return i.d.inject.Flush(ctx) }
+// Flush also takes back what was said of hosts in fabrics.
+func (i injector) Flush(ctx context.Context) (int, error) {
+	n, err := i.d.inject.Flush(ctx)
+	if err == nil {
+		i.d.fabric.ToldNothing()
+	}
+	return n, err
+}
+
+// leftFabric takes the word back that hosts are here: another site has them, and a restart must not say it again.
+func (d *daemon) leftFabric(ctx context.Context, keys []route.Key) {
+	for _, key := range keys {
+		entries, err := d.rib.Get(ctx, key.Tenant, key.Prefix.Addr())
+		said := func(c rib.Claim) bool { return c.Source == api.SourceName && c.Local != nil }
+		if err == nil && len(entries) > 0 && entries[0].Key == key && slices.ContainsFunc(entries[0].Claims, said) {
+			err = d.inject.Inject(ctx, []route.Change{{Claim: route.Claim{Key: key}, Withdraw: true}})
+		}
+		if err != nil {
+			d.log.Warn("a host left, but a restart would say again that it is here", "host", key.Prefix, "error", err)
+		}
+	}
+}
 
 // names implements api.Names over the configuration in force.
 type names struct{ d *daemon }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"roam/loader/api"
 	"roam/loader/config"
@@ -97,7 +98,7 @@ func (o operator) steps(ctx context.Context, tenant route.TenantID, dst netip.Ad
 	}
 	switch e.Report.Routed {
 	case 1:
-		add("lookup", fmt.Sprintf("%s is in the host table: %s", dst, kindName(e)), o.winner(ctx, tenant, dst))
+		add("lookup", fmt.Sprintf("%s is in the host table: %s%s", dst, kindName(e), o.behind(ctx, tenant, dst)), o.winner(ctx, tenant, dst))
 	case 2:
 		add("lookup", fmt.Sprintf("%s is covered by a prefix: %s", dst, kindName(e)), o.winner(ctx, tenant, dst))
 	default:
@@ -121,6 +122,15 @@ func (o operator) steps(ctx context.Context, tenant route.TenantID, dst netip.Ad
 	}
 	add("verdict", fmt.Sprintf("%s (%s, %s)", e.Verdict, e.Reason, e.Action), sentence(e))
 	return list
+}
+
+// behind names the router through which a host in a fabric is reached.
+func (o operator) behind(ctx context.Context, tenant route.TenantID, dst netip.Addr) string {
+	entries, err := o.d.rib.Get(ctx, tenant, dst)
+	if err != nil || len(entries) == 0 || entries[0].Local == nil || entries[0].Local.NextHop.IsZero() {
+		return ""
+	}
+	return ", behind the fabric's router " + entries[0].Local.NextHop.String()
 }
 
 // winner says why the RIB chose what the table holds.
@@ -185,7 +195,7 @@ func (o operator) Doctor(ctx context.Context) (api.List[api.Check], error) {
 		checks = append(checks, check)
 	}
 	dropping, err := o.d.dropping(ctx)
-	checks = append(append(checks, o.d.ownLocatorChecks()...), o.d.groupChecks()...)
+	checks = append(checks, slices.Concat(o.d.ownLocatorChecks(), o.d.ownAddressChecks(), o.d.groupChecks())...)
 	return append(checks, dropping...), err
 }
 

@@ -40,6 +40,8 @@ var ours = map[string][]string{
 	"roam/loader/source/api":  {"roam/loader/route", "roam/loader/api"},
 	"roam/loader/source/bgp":  {"roam/loader/route"},
 
+	"roam/loader/source/fabric": {"roam/loader/route"},
+
 	"roam/loader/datapath": {"roam/maps", "roam/loader/route"},
 	"roam/loader/metrics":  {"roam/maps", "roam/loader/route"},
 	"roam/ctl":             {"roam/maps", "roam/loader/api", "roam/loader/event", "roam/loader/route"},

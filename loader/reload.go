@@ -42,6 +42,7 @@ func (d *daemon) reload() reloaded {
 	}
 	d.config.Store(next)
 	d.hosts.SetSegments(hostSegments(next, d.gateway.SegmentIndex))
+	d.fabric.SetSegments(fabricSegments(next))
 	d.fib.SetTables(fibTables(next))
 	d.file.Reload(filePath(next))
 	d.radv.Set(advertised(next))

@@ -38,6 +38,7 @@ import (
 	"roam/loader/route"
 	apisource "roam/loader/source/api"
 	"roam/loader/source/bgp"
+	"roam/loader/source/fabric"
 	"roam/loader/source/fib"
 	"roam/loader/source/file"
 	"roam/maps"
@@ -45,13 +46,15 @@ import (
 
 // How much a source's word weighs where pins and sequences are equal: what somebody typed comes before what is written
 // down, that before what a routing daemon says, and the kernel's neighbour table last. Between neighbours and BGP there is no
-// preference: at equal sequence the lowest locator wins, at every gateway alike.
+// preference: at equal sequence the lowest locator wins, at every gateway alike. A host of a fabric whose word comes from an earlier life
+// gives way to both.
 const (
-	preferAPI  = 400
-	preferFile = 300
-	preferFIB  = 200
-	preferHost = 100
-	preferBGP  = preferHost
+	preferAPI    = 400
+	preferFile   = 300
+	preferFIB    = 200
+	preferHost   = 100
+	preferBGP    = preferHost
+	preferFabric = 50
 )
 
 // daemon is everything that lives as long as the process.
@@ -68,6 +71,7 @@ type daemon struct {
 	fib     *fib.Source
 	file    *file.Source
 	bgp     *bgp.Source
+	fabric  *fabric.Source
 	bfd     *bfd.Speaker
 	probe   *probe.Prober
 	inject  *apisource.Source
@@ -136,6 +140,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.mld.Set(listened(cfg))
 	d.rib.AddSink(d.mld)
 	d.rib.AddSink(d.hosts)
+	d.rib.AddSink(d.fabric)
 	d.rib.AddSink(d.bgp)
 	d.feed = feed.New()
 	d.rib.AddSink(d.feed)
@@ -161,6 +166,9 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
 		Addresses: d.bgp.Addresses, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d},
+	})
+	d.fabric = fabric.New(fabric.Options{
+		Segments: fabricSegments(cfg), Site: cfg.Site, Log: d.log, Sequence: d.bgp.Sequence, Left: d.leftFabric,
 	})
 	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: known})
 	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)
@@ -203,6 +211,7 @@ func (d *daemon) tasks() []task {
 		d.sourceTask(d.fib, preferFIB),
 		d.sourceTask(d.hosts, preferHost),
 		d.sourceTask(d.bgp, preferBGP),
+		d.sourceTask(d.fabric, preferFabric),
 		do{"ports", d.watchPorts},
 		do{"locators", d.followLocators},
 		d.radv,
@@ -256,7 +265,12 @@ func (d *daemon) sourceTask(s route.Source, preference int) task {
 }
 
 func (d *daemon) watchPorts(ctx context.Context) error {
-	err := d.plane.Watch(ctx, func(datapath.PortChange) error { d.gateway.LinksChanged(); d.kickFates(); return nil })
+	err := d.plane.Watch(ctx, func(datapath.PortChange) error {
+		d.gateway.LinksChanged()
+		d.fabric.LinksChanged()
+		d.kickFates()
+		return nil
+	})
 	if ctx.Err() != nil {
 		return nil
 	}

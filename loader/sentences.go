@@ -2,10 +2,14 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"roam/loader/api"
+	"roam/loader/config"
 	"roam/loader/datapath"
 	"roam/loader/mld"
 )
@@ -67,8 +71,27 @@ var sentences = map[string]string{
 
 func sentence(e datapath.Explained) string { return sentences[e.Reason] }
 
-// ownLocatorChecks says which of our tunnel ends no interface holds: nobody could find them.
-func (d *daemon) ownLocatorChecks() []api.Check {
+// ownAddressChecks says which of the addresses that a fabric should have given this machine no interface holds: errors come from them.
+func (d *daemon) ownAddressChecks() []api.Check {
+	held := heldAddresses()
+	var list []api.Check
+	for _, t := range d.config.Load().Tenants {
+		for _, s := range t.Segments {
+			for _, a := range s.Gateway.OwnAddresses {
+				if isFabric(s) && !held[a] {
+					list = append(list, api.Check{
+						Name: "own address", Subject: a.String(), Level: api.LevelWarn,
+						Found:  "no interface of this machine holds it, and in mode fabric roamd does not add it: errors that come from it, the fabric drops",
+						Advice: "assign it to this machine in the fabric, or remove it from gateway.own_addresses of segment " + s.Name,
+					})
+				}
+			}
+		}
+	}
+	return list
+}
+
+func heldAddresses() map[netip.Addr]bool {
 	held := map[netip.Addr]bool{}
 	addrs, _ := net.InterfaceAddrs()
 	for _, a := range addrs {
@@ -76,6 +99,12 @@ func (d *daemon) ownLocatorChecks() []api.Check {
 			held[p.Addr().Unmap()] = true
 		}
 	}
+	return held
+}
+
+// ownLocatorChecks says which of our tunnel ends no interface holds: nobody could find them. Behind NAT it says what passes.
+func (d *daemon) ownLocatorChecks() []api.Check {
+	held := heldAddresses()
 	var list []api.Check
 	for _, l := range d.config.Load().Underlay.Locators {
 		check := api.Check{Name: "own locator", Subject: l.Address.String(), Level: api.LevelOK, Found: "an interface holds it"}
@@ -84,6 +113,43 @@ func (d *daemon) ownLocatorChecks() []api.Check {
 			check.Advice = "ip address add " + l.Address.String() + " dev INTERFACE, or correct underlay.locators"
 		}
 		list = append(list, check)
+		if l.Public != l.Address {
+			list = append(list, d.natCheck(l)...)
+		}
+	}
+	return list
+}
+
+// natCheck says which of the encapsulations towards other sites NAT in front of a locator will hardly let through: it knows flows by ports.
+func (d *daemon) natCheck(l config.OwnLocator) []api.Check {
+	c := d.config.Load()
+	without := map[string][]string{} // by encapsulation, whom it leads to
+	for _, s := range c.Sites {
+		for _, other := range s.Locators {
+			if !other.Encap.HasPort() && other.Address.Is4() == l.Address.Is4() {
+				without[other.Encap.String()] = append(without[other.Encap.String()], other.Address.String())
+			}
+		}
+	}
+	for _, t := range c.Sources.FIB {
+		if !t.Locator.Encap.HasPort() {
+			without[t.Locator.Encap.String()] = append(without[t.Locator.Encap.String()], fmt.Sprintf("table %d", t.Table))
+		}
+	}
+	if len(without) == 0 {
+		return []api.Check{{
+			Name: "NAT", Subject: l.Address.String(), Level: api.LevelOK,
+			Found: fmt.Sprintf("others send to %s, and every encapsulation in the configuration runs over UDP", l.Public),
+		}}
+	}
+	var list []api.Check
+	for _, encap := range slices.Sorted(maps.Keys(without)) {
+		list = append(list, api.Check{
+			Name: "NAT", Subject: l.Address.String(), Level: api.LevelWarn,
+			Found: fmt.Sprintf("others send to %s, but %s (to %s) runs over no UDP: most NAT drops it, or mixes up who sent it",
+				l.Public, encap, strings.Join(without[encap], ", ")),
+			Advice: "use vxlan, geneve, gue or lisp there, or a NAT that maps the whole address one to one",
+		})
 	}
 	return list
 }

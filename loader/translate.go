@@ -12,6 +12,7 @@ import (
 	"roam/loader/radv"
 	"roam/loader/route"
 	"roam/loader/source/bgp"
+	"roam/loader/source/fabric"
 	"roam/loader/source/fib"
 	"roam/maps"
 )
@@ -43,7 +44,7 @@ func planeSpec(c *config.Config) datapath.Spec {
 				Name: s.Name, Access: accessRef(s), Subnets: s.Subnets, Gateway: s.Gateway.Addresses,
 				Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers, MAC: s.Gateway.MAC,
 				Foreign: s.Gateway.ForeignMACs, Stick: s.Gateway.Role == config.RoleStick,
-				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI,
+				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI, Fabric: isFabric(s), NextHop: s.Access.NextHopMAC,
 			})
 		}
 		spec.Tenants = append(spec.Tenants, tenant)
@@ -78,6 +79,9 @@ func shown(c *config.Config) []lan.Link {
 	var list []lan.Link
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {
+			if isFabric(s) {
+				continue
+			}
 			ref := accessRef(s)
 			list = append(list, lan.Link{
 				Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(),
@@ -94,6 +98,9 @@ func listened(c *config.Config) []mld.Link {
 	var list []mld.Link
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {
+			if isFabric(s) {
+				continue
+			}
 			ref := accessRef(s)
 			l := mld.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), Tenant: t.ID}
 			own := s.Gateway.OwnAddresses
@@ -163,6 +170,9 @@ func hostSegments(c *config.Config, index func(name string) uint16) []host.Segme
 	var list []host.Segment
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {
+			if isFabric(s) {
+				continue
+			}
 			seg := host.Segment{
 				Index: int(index(s.Name)), Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner,
 				Subnets: s.Subnets, Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers,
@@ -171,6 +181,23 @@ func hostSegments(c *config.Config, index func(name string) uint16) []host.Segme
 			}
 			seg.Gateway = s.Gateway.Addresses
 			list = append(list, seg)
+		}
+	}
+	return list
+}
+
+// isFabric tells whether a router takes everything behind the segment's port: then there is nobody to listen to, or to tell.
+func isFabric(s config.Segment) bool { return s.Access.Mode == config.ModeFabric }
+
+func fabricSegments(c *config.Config) []fabric.Segment {
+	var list []fabric.Segment
+	for _, t := range c.Tenants {
+		for _, s := range t.Segments {
+			if isFabric(s) {
+				list = append(list, fabric.Segment{
+					Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Subnets: s.Subnets, NextHop: s.Access.NextHopMAC,
+				})
+			}
 		}
 	}
 	return list

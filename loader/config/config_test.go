@@ -279,6 +279,16 @@ sources: {bgp: {asn: 65001, neighbors: [192.0.2.9, {address: "2001:db8::9", tena
 	equal(t, c.Sources.BGP, &config.BGP{ASN: 65001, RouterID: addr("192.0.2.1"), Port: 179, Neighbors: []config.BGPNeighbor{n, m}})
 }
 
+// In a fabric the gateway is no router of the hosts': it has no shared addresses, and is a stick.
+func TestFabricDefaults(t *testing.T) {
+	c := parse(t, strings.Replace(minimal(t), "{interface: lan0}", `{interface: wan0, mode: fabric, next_hop_mac: "12:34:56:78:9a:bc"}`, 1), nil)
+	s := c.Tenants[0].Segments[0]
+	equal(t, s.Access, config.Access{Interface: "wan0", Mode: config.ModeFabric, NextHopMAC: route.MAC{0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc}})
+	if s.Gateway.Role != config.RoleStick || len(s.Gateway.Addresses) > 0 || len(c.Warnings) > 0 {
+		t.Errorf("%+v, %v", s.Gateway, c.Warnings)
+	}
+}
+
 func TestBFDDefaults(t *testing.T) {
 	c := parse(t, strings.Replace(minimal(t), "underlay:\n", "underlay:\n  bfd: {}\n", 1), nil)
 	equal(t, c.Underlay.BFD, &config.BFD{Interval: 100 * time.Millisecond, Multiplier: 3, MinTTL: 1})

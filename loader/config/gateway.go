@@ -11,9 +11,18 @@ import (
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements")
+	usual := RoleDefault
+	if s.Access.Mode == ModeFabric {
+		usual = RoleStick
+		f.refuse("the hosts' router is the fabric's own: in mode fabric remove it", "addresses", "mac", "routers", "foreign_macs", "router_advertisements")
+	}
 	g := Gateway{
-		Role:    one(f.get("role"), RoleDefault, RoleDefault, RoleStick),
+		Role:    one(f.get("role"), usual, RoleDefault, RoleStick),
 		KeepTTL: f.get("keep_ttl").boolean(false),
+	}
+	if s.Access.Mode == ModeFabric && g.Role != RoleStick {
+		f.get("role").fail("the hosts' router is the fabric's own: in mode fabric the role is stick")
+		return g
 	}
 	used := make(map[netip.Addr]string)
 	read := func(key string) []netip.Addr {

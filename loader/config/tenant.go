@@ -126,11 +126,23 @@ func (r *reader) segment(c *Config, t *Tenant, v value) Segment {
 	subnets := f.require("subnets", "list the prefixes whose hosts move")
 	s.Subnets = all(subnets, func(v value) (netip.Prefix, bool) { return r.subnet(c, s.Access.Interface, v) })
 	atLeastOne(subnets)
+	if s.Access.Mode == ModeFabric {
+		f.refuse("nobody bridges to hosts behind a router: in mode fabric remove it", "l2vni")
+	}
 	s.Gateway = r.gateway(t, &s, f.get("gateway"))
-	s.Mobility = mobility(s.Subnets, f.get("mobility"))
+	s.Mobility = mobility(&s, f.get("mobility"))
 	s.Egress = r.egress(c, f.get("egress"))
 	s.DHCPRelay = all(f.get("dhcp_relay"), value.host)
 	return s
+}
+
+// refuse says of keys that are there that they must not be.
+func (f fields) refuse(why string, keys ...string) {
+	for _, key := range keys {
+		if v := f.get(key); !v.absent() {
+			v.fail("%s", why)
+		}
+	}
 }
 
 func (r *reader) access(v value) Access {
@@ -156,9 +168,7 @@ func (r *reader) access(v value) Access {
 	switch {
 	case a.Mode == ModeFabric && mac.absent():
 		mac.fail("is missing: mode fabric sends every packet to this MAC address")
-	case a.Mode == ModeFabric:
-		f.get("mode").warn("not acted on yet: the port is treated as an ethernet")
-	case !mac.absent():
+	case a.Mode != ModeFabric && !mac.absent():
 		mac.fail("belongs to mode fabric: add it, or remove this key")
 	}
 	return a
@@ -208,8 +218,11 @@ func (r *reader) overlaps() {
 	}
 }
 
-func mobility(subnets []netip.Prefix, v value) Mobility {
+func mobility(in *Segment, v value) Mobility {
 	f := v.mapping("freeze", "hold", "probe", "allow")
+	if in.Access.Mode == ModeFabric {
+		f.refuse("hosts do not show themselves in mode fabric, somebody says where they are: remove it", "freeze", "probe", "allow")
+	}
 	freeze := f.get("freeze").mapping("moves", "window", "recover")
 	probe := f.get("probe").mapping("interval", "lost")
 	const day = 24 * time.Hour
@@ -226,7 +239,7 @@ func mobility(subnets []netip.Prefix, v value) Mobility {
 		},
 		Allow: all(f.get("allow"), func(v value) (netip.Prefix, bool) {
 			p, ok := v.prefix()
-			if ok && !slices.ContainsFunc(subnets, func(s netip.Prefix) bool {
+			if ok && !slices.ContainsFunc(in.Subnets, func(s netip.Prefix) bool {
 				return s.Bits() <= p.Bits() && s.Contains(p.Addr())
 			}) {
 				v.fail("%s lies in none of the segment's subnets", p)

@@ -47,6 +47,7 @@ func (p *Plane) Doctor(ports []PortSpec) []Finding {
 		}
 		d.tags(f, spec)
 		d.segment(spec)
+		d.fabric(p.links, f.Index, spec)
 	}
 	d.room(ports, mtus)
 	d.neighbours(p.links)
@@ -202,6 +203,27 @@ func (d *doctor) segment(spec PortSpec) {
 			d.add(LevelWarning, spec.Name, fmt.Sprintf("subnet %s has no address of this gateway alone: the kernel asks for its hosts "+
 				"from the shared address, and they learn this port's MAC for it", subnet), "add one to gateway.own_addresses")
 		}
+	}
+}
+
+// fabric compares the router that hosts of a fabric are reached by with what the kernel has learned of the port.
+func (d *doctor) fabric(h *netlink.Handle, link int, spec PortSpec) {
+	list, err := h.NeighList(link, netlink.FAMILY_ALL)
+	if err != nil || spec.NextHop.IsZero() {
+		return
+	}
+	var others []string
+	for _, n := range list {
+		switch mac := n.HardwareAddr.String(); {
+		case mac == spec.NextHop.String():
+			return
+		case len(n.HardwareAddr) == len(spec.NextHop) && n.State&(netlink.NUD_FAILED|netlink.NUD_NOARP) == 0:
+			others = append(others, mac)
+		}
+	}
+	if slices.Sort(others); len(others) > 0 {
+		d.add(LevelWarning, spec.Name, fmt.Sprintf("the router of this fabric is said to be %s, but who answers on this port is %s: packets to "+
+			"hosts here may reach nobody", spec.NextHop, strings.Join(slices.Compact(others), ", ")), "correct access.next_hop_mac: ip neigh show dev "+spec.Name)
 	}
 }
 

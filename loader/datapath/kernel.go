@@ -14,6 +14,8 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+
+	"roam/loader/route"
 )
 
 // PortSpec says what a port is for, as far as the kernel has to know.
@@ -26,6 +28,8 @@ type PortSpec struct {
 	Uplink   bool   // routed, towards the rest of the tenant's network
 	Fragment string // of a fragment port: the kernel's end, made together with this one
 	Table    int    // of a fragment port: where what arrives at the kernel's end is looked up
+
+	NextHop route.MAC // of the router that takes everything behind the port of a fabric, else zero; only doctor wants to know
 
 	Subnets []netip.Prefix // of the segment behind an access port
 	Own     []netip.Addr   // this gateway's alone, in one of the subnets

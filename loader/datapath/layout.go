@@ -203,6 +203,10 @@ func (g *Gateway) wantedPorts() []wantedPort {
 			add(wantedPort{ref: ref, role: maps.RoleUplink, tenant: space})
 		}
 		for _, s := range t.Segments {
+			if s.Fabric {
+				add(wantedPort{ref: s.Access, role: maps.RoleUplink, tenant: space})
+				continue
+			}
 			add(wantedPort{ref: s.Access, role: maps.RoleAccess, tenant: space, segment: g.placed.segments[s.Name]})
 		}
 	}
@@ -314,6 +318,9 @@ func (g *Gateway) kernelPorts() []PortSpec {
 		have.Own = append(have.Own, p.Own...)
 		have.Gateway = append(have.Gateway, p.Gateway...)
 		have.Isolated = have.Isolated || p.Isolated
+		if !p.NextHop.IsZero() {
+			have.NextHop = p.NextHop
+		}
 	}
 	shared := sharing(g.spec.Tenants)
 	for _, name := range g.spec.Underlay {
@@ -324,6 +331,10 @@ func (g *Gateway) kernelPorts() []PortSpec {
 			add(PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner, Uplink: true})
 		}
 		for _, s := range t.Segments {
+			if s.Fabric { // the machine has its addresses and routes from the fabric
+				add(PortSpec{Name: s.Access.Name, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Uplink: true, NextHop: s.NextHop})
+				continue
+			}
 			p := PortSpec{
 				Name: s.Access.Name, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Access: true, Subnets: s.Subnets, Own: s.Own,
 			}

@@ -70,7 +70,7 @@ func (g *Gateway) MACAt(ref PortRef) route.MAC {
 	}
 	for _, t := range g.spec.Tenants {
 		for _, s := range t.Segments {
-			if s.Access == ref {
+			if s.Access == ref && !s.Fabric {
 				return s.MAC
 			}
 		}

@@ -52,7 +52,8 @@ type PortRef struct {
 	Inner uint16 // second tag (QinQ), 0 for none
 }
 
-// SegmentSpec is a set of subnets and the port behind which their hosts are.
+// SegmentSpec is a set of subnets and the port behind which their hosts are. The port of a fabric is to the program what an uplink is:
+// routed, without neighbours, sightings and foreign MACs.
 type SegmentSpec struct {
 	Name    string
 	Access  PortRef
@@ -65,4 +66,6 @@ type SegmentSpec struct {
 	L2VNI   uint32       // by which peers bridge to it, 0 for none
 	Stick   bool         // another router is the segment's default gateway
 	KeepTTL bool         // no TTL is taken between hosts of one subnet
+	Fabric  bool         // a router takes everything behind the port: no host there asks us, none shows itself
+	NextHop route.MAC    // of a fabric: that router's
 }

@@ -46,11 +46,15 @@ func (t *table) setSubnets(want map[entryKey]bool) error {
 	return nil
 }
 
-// wantedSubnets lists the subnets of all segments, and whether their hosts are neighbours to each other.
+// wantedSubnets lists the subnets of all segments, and whether their hosts are neighbours to each other. Nobody looks for hosts in a
+// fabric: its subnets matter for the TTL only.
 func (t *table) wantedSubnets(tenants []TenantSpec) map[entryKey]bool {
 	want := map[entryKey]bool{}
 	for _, tenant := range tenants {
 		for _, s := range tenant.Segments {
+			if s.Fabric && !s.KeepTTL {
+				continue
+			}
 			for _, p := range s.Subnets {
 				want[entryKey{maps.SpaceSubnets + t.tenants.ids[tenant.ID], p.Masked()}] = s.KeepTTL
 			}

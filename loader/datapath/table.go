@@ -241,16 +241,21 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 	return t.nexthops.Acquire(maps.Target{Kind: maps.KindSet, Flags: flags, Tenant: space, Members: members})
 }
 
-// local is a delivery where the host's MAC and port are known; else the kernel resolves it, or routes it.
+// local is a delivery where the host's MAC, or that of the router in front of it, and port are known; else the kernel resolves it, or
+// routes it.
 func (t *table) local(space uint16, d route.Decision) (uint32, error) {
-	if d.Local.Link == 0 || d.MAC.IsZero() || !d.Host() {
+	to := d.Local.NextHop
+	if to.IsZero() {
+		to = d.MAC
+	}
+	if d.Local.Link == 0 || to.IsZero() || !d.Host() {
 		return maps.IDKernel, nil
 	}
 	slot, ok := t.ports.Slot(uint32(d.Local.Link), d.Local.VLAN, d.Local.Inner)
 	if !ok {
 		return maps.IDKernel, nil
 	}
-	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Flags: flagsOf(d), Tenant: space, Port: slot, MAC: d.MAC})
+	return t.nexthops.Acquire(maps.Target{Kind: maps.KindLocal, Flags: flagsOf(d), Tenant: space, Port: slot, MAC: to})
 }
 
 // flagsOf is what the data path is to know of a host's recent past.

@@ -129,6 +129,7 @@ func encode(b []byte, c *route.Claim) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(c.Local.Link))
 		b = binary.BigEndian.AppendUint16(b, c.Local.VLAN)
 		b = binary.BigEndian.AppendUint16(b, c.Local.Inner)
+		b = append(b, c.Local.NextHop[:]...)
 	default:
 		b = append(b, 'r')
 	}

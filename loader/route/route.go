@@ -167,6 +167,9 @@ type Local struct {
 	Link  int    // interface index of the access port
 	VLAN  uint16 // tag on that port, 0 for none; of two the outer one
 	Inner uint16 // second tag (QinQ), 0 for none
+
+	// NextHop is the router that takes packets to the host, where a routed fabric stands behind the port; zero: the host's own MAC.
+	NextHop MAC
 }
 
 // Change is one step of a source's report: a claim to hold, or a key to let go.
