@@ -20,11 +20,19 @@ func siteCommand() *cli.Command {
 				row(w, "SITE", "OWN", "HOSTS", "LOCATOR", "ENCAP", "PRIORITY", "WEIGHT", "STATE", "MTU", "PROBE", "RTT", "PACKETS", "BYTES")
 				for _, s := range sites {
 					for _, l := range s.Locators {
-						row(w, s.Name, yes(s.Own), s.Hosts, l.Address, l.Encap, l.Priority, l.Weight, l.State, mtu(&l), l.Probe, millis(l.RoundTrip), l.Packets, l.Bytes)
+						row(w, s.Name, yes(s.Own), s.Hosts, locator(&l), l.Encap, l.Priority, l.Weight, l.State, mtu(&l), l.Probe, millis(l.RoundTrip), l.Packets, l.Bytes)
 					}
 				}
 			})
 		}))
+}
+
+// locator shows both addresses of one behind NAT.
+func locator(l *api.SiteLocator) string {
+	if l.Inside.IsValid() {
+		return fmt.Sprintf("%s (%s inside)", l.Address, l.Inside)
+	}
+	return l.Address.String()
 }
 
 // mtu marks one that was found, as not every size that should pass does.

@@ -291,8 +291,12 @@ func (o observer) Sites(ctx context.Context) (api.List[api.Site], error) {
 		own.Hosts += uint64(h.Here)
 	}
 	for _, l := range c.Underlay.Locators {
+		inside := l.Address
+		if inside == l.Public {
+			inside = netip.Addr{}
+		}
 		own.Locators = append(own.Locators, api.SiteLocator{
-			Address: l.Address, Encap: route.VXLAN.String(), RouterMAC: c.Underlay.RouterMAC.String(), State: "own",
+			Address: l.Public, Inside: inside, Encap: route.VXLAN.String(), RouterMAC: c.Underlay.RouterMAC.String(), State: "own",
 			Priority: route.DefaultPriority, Weight: route.DefaultWeight,
 		})
 	}

@@ -51,7 +51,7 @@ func (o operator) Ping(ctx context.Context, r api.PingRequest) (api.Ping, error)
 // wayTo finds the way to a locator in use.
 func (d *daemon) wayTo(a netip.Addr) (datapath.Way, error) {
 	for _, l := range d.config.Load().Underlay.Locators {
-		if l.Address == a {
+		if l.Address == a || l.Public == a {
 			return datapath.Way{}, &api.Error{Message: a.String() + " is our own tunnel end", Hint: "name another gateway's", Status: http.StatusBadRequest}
 		}
 	}

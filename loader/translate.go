@@ -25,7 +25,7 @@ func planeSpec(c *config.Config) datapath.Spec {
 		Ports: maps.TunnelPorts(c.Underlay.Ports), DSCP: tune(c).OuterDSCP,
 	}
 	for _, l := range c.Underlay.Locators {
-		spec.Own = append(spec.Own, l.Address)
+		spec.Own, spec.Public = append(spec.Own, l.Address), append(spec.Public, l.Public)
 	}
 	for _, s := range c.Sites {
 		for _, l := range s.Locators {
@@ -223,7 +223,7 @@ func bgpConfig(c *config.Config) *bgp.Config {
 		out.Sites = append(out.Sites, bgp.Site{Name: s.Name, Locators: s.Ways()})
 	}
 	for _, l := range c.Underlay.Locators {
-		out.Locators = append(out.Locators, l.Address)
+		out.Locators, out.Inside = append(out.Locators, l.Public), append(out.Inside, l.Address)
 	}
 	for i := range c.Tenants {
 		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i]))

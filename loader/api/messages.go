@@ -224,7 +224,8 @@ type Site struct {
 
 // SiteLocator is a locator and how it fares.
 type SiteLocator struct {
-	Address   netip.Addr `json:"address"`
+	Address   netip.Addr `json:"address"`         // that others send to
+	Inside    netip.Addr `json:"inside,omitzero"` // of our own behind NAT: what the interface has
 	Encap     string     `json:"encap"`
 	Priority  uint8      `json:"priority"`
 	Weight    uint8      `json:"weight"`

@@ -84,7 +84,7 @@ func (r *reader) bgp(c *Config, v value) *BGP {
 
 func (v value) asn() uint32 { return uint32(v.number(0, 1, 1<<32-1)) }
 
-// routerID is our first IPv4 locator where none is given.
+// routerID is our first IPv4 locator where none is given, as others know it: behind NAT many a gateway has the same address.
 func routerID(c *Config, v value) netip.Addr {
 	if a, ok := v.host(); ok {
 		if !a.Is4() {
@@ -94,7 +94,7 @@ func routerID(c *Config, v value) netip.Addr {
 	}
 	for _, l := range c.Underlay.Locators {
 		if l.Address.Is4() {
-			return l.Address
+			return l.Public
 		}
 	}
 	if v.absent() {

@@ -197,7 +197,7 @@ func TestReference(t *testing.T) {
 		keys = append(keys, regexp.MustCompile(`^reference\.yaml:\d+: ([^:]*): .*not acted on yet`).FindStringSubmatch(w)[1])
 	}
 	equal(t, keys, []string{
-		"underlay.locators[0].public", "tenants[0].segments[0].dhcp_relay",
+		"tenants[0].segments[0].dhcp_relay",
 		"hooks.host_change",
 	})
 }
@@ -286,6 +286,18 @@ func TestFabricDefaults(t *testing.T) {
 	equal(t, s.Access, config.Access{Interface: "wan0", Mode: config.ModeFabric, NextHopMAC: route.MAC{0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc}})
 	if s.Gateway.Role != config.RoleStick || len(s.Gateway.Addresses) > 0 || len(c.Warnings) > 0 {
 		t.Errorf("%+v, %v", s.Gateway, c.Warnings)
+	}
+}
+
+// Behind NAT what others derive from our locator is derived from its public address: the router MAC, and a router id that no other site has.
+func TestPublicLocator(t *testing.T) {
+	c := parse(t, `site: a
+underlay: {interfaces: [u], locators: [{address: 10.9.0.5, public: 192.0.2.9}]}
+tenants: [{name: red}]
+sources: {bgp: {asn: 65001, neighbors: [192.0.2.1]}}
+`, nil)
+	if mac := route.RouterMAC(addr("192.0.2.9")); c.Underlay.RouterMAC != mac || c.Sources.BGP.RouterID != addr("192.0.2.9") || len(c.Warnings) > 0 {
+		t.Errorf("router MAC %v, want %v; router id %v, want 192.0.2.9; %v", c.Underlay.RouterMAC, mac, c.Sources.BGP.RouterID, c.Warnings)
 	}
 }
 

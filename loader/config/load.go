@@ -34,7 +34,6 @@ const (
 // later names the keys that are read and checked but not acted on yet, by path without list positions.
 // A capability that arrives takes its line out.
 var later = map[string]string{
-	"underlay.locators.public":    "not acted on yet: packets carry the locator's own address",
 	"tenants.segments.dhcp_relay": "not acted on yet: DHCP is left to others",
 	"hooks.host_change":           "not acted on yet: the program is never run",
 }

@@ -24,7 +24,7 @@ func (r *reader) underlay(c *Config, v value) {
 	atLeastOne(locators)
 	mac, ok := f.get("router_mac").mac()
 	if !ok && len(c.Underlay.Locators) > 0 {
-		mac = route.RouterMAC(c.Underlay.Locators[0].Address)
+		mac = route.RouterMAC(c.Underlay.Locators[0].Public) // as others derive it
 	}
 	c.Underlay.RouterMAC = mac
 	c.Underlay.DSCP = f.get("dscp").dscp()
@@ -53,6 +53,9 @@ func (r *reader) ownLocator(v value) (OwnLocator, bool) {
 		l.Public = p
 		if p.Is4() != address.Is4() {
 			public.fail("%s and %s are of different families: NAT keeps the family", p, address)
+		}
+		if p != address {
+			public.unique("locator", p.String())
 		}
 	}
 	return l, ok && at.unique("locator", address.String())

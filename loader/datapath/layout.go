@@ -43,6 +43,10 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.setOwn(spec.Own); err != nil {
 		return err
 	}
+	g.table.public = map[netip.Addr]bool{}
+	for _, a := range spec.Public {
+		g.table.public[a] = true
+	}
 	if err := g.table.setKnown(spec.Known); err != nil {
 		return err
 	}

@@ -10,7 +10,8 @@ import (
 // Spec is what the data path is to be: Plane.Set makes it so, and an equal Spec changes nothing.
 type Spec struct {
 	Underlay  []string     // interfaces towards other gateways
-	Own       []netip.Addr // our tunnel ends
+	Own       []netip.Addr // our tunnel ends, as packets carry them
+	Public    []netip.Addr // and as others send to them, where NAT stands between
 	RouterMAC route.MAC    // ours, the source of inner Ethernet headers
 	Known     []RemoteSpec // tunnel ends that may send to us although no route names them
 	Tenants   []TenantSpec

@@ -26,6 +26,7 @@ type table struct {
 	bridges  bridges
 
 	own      map[netip.Addr]bool // our tunnel ends
+	public   map[netip.Addr]bool // as others know them, where NAT stands between: no packet comes to these
 	known    map[uint16]bool     // variants to keep although no route names them
 	remotes  remotes
 	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
@@ -218,7 +219,7 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 		return maps.IDBlackhole, nil
 	}
 	for _, l := range levels[0] {
-		if t.own[l.Address] {
+		if t.own[l.Address] || t.public[l.Address] {
 			return maps.IDKernel, nil // it leads to us: the host is here
 		}
 	}

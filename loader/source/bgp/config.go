@@ -16,7 +16,8 @@ type Config struct {
 	Port      uint16 // to listen on; 0: nobody can call us
 	Site      string
 	Sites     []Site        // the other ones that are configured
-	Locators  []netip.Addr  // ours, at least one: the first is the next hop of EVPN routes
+	Locators  []netip.Addr  // ours as others reach them, at least one: the first is the next hop of EVPN routes
+	Inside    []netip.Addr  // the same on our interfaces, where NAT stands between
 	RouterMAC route.MAC     // ours
 	Tenants   []Tenant      // at least one
 	Neighbors []Neighbor    // with different addresses

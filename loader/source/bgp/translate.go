@@ -52,7 +52,7 @@ func newTranslator(c *Config) (*translator, error) {
 		targets: make(map[community]*Tenant), tenants: make(map[route.TenantID]*Tenant),
 		vnis: make(map[uint32]*Tenant), sites: make(map[community]string), known: make(map[netip.Addr]origin),
 	}
-	for _, a := range c.Locators {
+	for _, a := range slices.Concat(c.Locators, c.Inside) {
 		t.own[a] = true
 	}
 	t.sites[siteOfOrigin(c.Site)] = c.Site
