@@ -229,6 +229,7 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("locator %s: large packets get lost on the way: roamctl events --kind mtu_hole", p.Address))
 		}
 	}
+	s.Warnings = append(s.Warnings, d.hookWarnings()...)
 	slices.Sort(s.Warnings)
 	return s, nil
 }

@@ -195,7 +195,7 @@ func (o operator) Doctor(ctx context.Context) (api.List[api.Check], error) {
 		checks = append(checks, check)
 	}
 	dropping, err := o.d.dropping(ctx)
-	checks = append(checks, slices.Concat(o.d.ownLocatorChecks(), o.d.ownAddressChecks(), o.d.groupChecks())...)
+	checks = append(checks, slices.Concat(o.d.ownLocatorChecks(), o.d.ownAddressChecks(), o.d.groupChecks(), o.d.hookChecks())...)
 	return append(checks, dropping...), err
 }
 

@@ -25,6 +25,7 @@ var ours = map[string][]string{
 	"roam/loader/config":   {"roam/loader/route"},
 	"roam/loader/rib":      {"roam/loader/route"},
 	"roam/loader/host":     {"roam/loader/route"},
+	"roam/loader/hook":     {"roam/loader/route"},
 	"roam/loader/lan":      {"roam/loader/route"},
 	"roam/loader/mld":      {"roam/loader/route"},
 	"roam/loader/radv":     {"roam/loader/route"},

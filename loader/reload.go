@@ -101,6 +101,7 @@ func needRestart(old, next *config.Config) []string {
 		{"datapath.frags", old.Datapath.Frags, next.Datapath.Frags},
 		{"api", old.API, next.API},
 		{"metrics", old.Metrics, next.Metrics},
+		{"hooks", old.Hooks, next.Hooks},
 	} {
 		if !reflect.DeepEqual(f.old, f.next) {
 			list = append(list, f.key+" takes effect at the next start of roamd")

@@ -28,6 +28,7 @@ import (
 	"roam/loader/datapath"
 	"roam/loader/event"
 	"roam/loader/feed"
+	"roam/loader/hook"
 	"roam/loader/host"
 	"roam/loader/lan"
 	"roam/loader/metrics"
@@ -76,6 +77,7 @@ type daemon struct {
 	probe   *probe.Prober
 	inject  *apisource.Source
 	feed    *feed.Feed
+	hook    *hook.Hook // nil: none is configured
 	radv    *radv.Advertiser
 	lan     *lan.Refresher
 	mld     *mld.Listener
@@ -144,6 +146,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.rib.AddSink(d.bgp)
 	d.feed = feed.New()
 	d.rib.AddSink(d.feed)
+	d.makeHook(cfg)
 	d.bfd = bfd.New(bfd.Options{Config: bfdConfig(cfg), Log: log, Changed: func(map[netip.Addr]string) { d.judge() }})
 	if err = d.makeProber(cfg); err != nil {
 		return nil, err
@@ -222,6 +225,9 @@ func (d *daemon) tasks() []task {
 		do{"growth", d.growWhenFull},
 		do{"fates", d.watchFates},
 		do{"ready", d.announce},
+	}
+	if d.hook != nil {
+		list = append(list, d.hook)
 	}
 	if listen := d.config.Load().Metrics.Listen; listen != "" {
 		list = append(list, do{"metrics", func(ctx context.Context) error { return d.serveMetrics(ctx, listen) }})

@@ -82,6 +82,7 @@ func (d *daemon) ribSnapshot(ctx context.Context, s *metrics.Snapshot) error {
 	for _, k := range sinks {
 		s.Sinks = append(s.Sinks, metrics.Sink{Name: k.Name, Behind: k.Behind})
 	}
+	d.hookSnapshot(s)
 	sources, err := d.sources(ctx)
 	for _, src := range sources {
 		s.Sources = append(s.Sources, metrics.Source{Name: src.Name, Up: src.Up, Changes: src.Changes})

@@ -13,6 +13,7 @@ import (
 
 // turned notes what the RIB says of a host that has another home or another source. It runs in the RIB's goroutine.
 func (d *daemon) turned(t rib.Turn) {
+	d.comes(&t)
 	kind := event.Claim
 	if t.Moved {
 		kind = event.Move

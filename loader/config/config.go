@@ -212,7 +212,12 @@ type FIBTable struct {
 }
 
 // Hooks are programs run on events.
-type Hooks struct{ HostChange string }
+type Hooks struct {
+	HostChange string        // "": none
+	Timeout    time.Duration // of one run
+	Parallel   int           // runs at a time
+	DryRun     bool          // say what would be run
+}
 
 // API is the control socket.
 type API struct {

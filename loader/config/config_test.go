@@ -86,6 +86,7 @@ func TestMinimal(t *testing.T) {
 				Egress: config.Egress{Mode: config.EgressLocal},
 			}},
 		}},
+		Hooks:    config.Hooks{Timeout: 30 * time.Second, Parallel: 4},
 		API:      config.API{Socket: "/run/roam/roamd.sock", State: "/var/lib/roam/routes.jsonl"},
 		Metrics:  config.Metrics{Listen: "127.0.0.1:9177"},
 		Datapath: standardDatapath,
@@ -186,7 +187,7 @@ func TestReference(t *testing.T) {
 				},
 			}}},
 		},
-		Hooks:    config.Hooks{HostChange: "/usr/local/libexec/roam-cloud"},
+		Hooks:    config.Hooks{HostChange: "/usr/local/libexec/roam-cloud", Timeout: 30 * time.Second, Parallel: 4},
 		API:      config.API{Socket: "/run/roam/roamd.sock", State: "/var/lib/roam/routes.jsonl"},
 		Metrics:  config.Metrics{Listen: "127.0.0.1:9177"},
 		Datapath: standardDatapath,
@@ -198,7 +199,6 @@ func TestReference(t *testing.T) {
 	}
 	equal(t, keys, []string{
 		"tenants[0].segments[0].dhcp_relay",
-		"hooks.host_change",
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"time"
 
 	"roam/loader/route"
 )
@@ -18,6 +19,9 @@ const (
 	DefaultMetrics = "127.0.0.1:9177"
 	DefaultPin     = "/sys/fs/bpf/roam"
 	DefaultHosts   = 1 << 20
+
+	DefaultHookTimeout  = 30 * time.Second
+	DefaultHookParallel = 4
 )
 
 // Limits that come from the data path's tables.
@@ -35,7 +39,6 @@ const (
 // A capability that arrives takes its line out.
 var later = map[string]string{
 	"tenants.segments.dhcp_relay": "not acted on yet: DHCP is left to others",
-	"hooks.host_change":           "not acted on yet: the program is never run",
 }
 
 // Load reads and validates a file; see Parse.
@@ -85,7 +88,7 @@ func (r *reader) config(root value) *Config {
 	r.tenants(c, f.require("tenants", "at least one, with the segments whose hosts move"))
 	r.owners(c)
 	r.sources(c, f.get("sources"))
-	c.Hooks.HostChange = f.get("hooks").mapping("host_change").get("host_change").file("")
+	c.Hooks = hooks(f.get("hooks"))
 	c.API = api(f.get("api"))
 	c.Metrics.Listen = listen(f.get("metrics").mapping("listen").get("listen"))
 	c.Datapath = datapath(f.get("datapath"))
@@ -103,6 +106,16 @@ func api(v value) API {
 		state = socket + ".routes"
 	}
 	return API{Socket: socket, State: f.get("state").file(state)}
+}
+
+func hooks(v value) Hooks {
+	f := v.mapping("host_change", "timeout", "parallel", "dry_run")
+	return Hooks{
+		HostChange: f.get("host_change").file(""),
+		Timeout:    f.get("timeout").duration(DefaultHookTimeout, 100*time.Millisecond, time.Hour),
+		Parallel:   int(f.get("parallel").number(DefaultHookParallel, 1, 256)),
+		DryRun:     f.get("dry_run").boolean(false),
+	}
 }
 
 func listen(v value) string {

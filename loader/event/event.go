@@ -36,6 +36,8 @@ const (
 	PortDown     Kind = "port_down"     // and no longer
 	SourceUp     Kind = "source_up"     // an origin of routes reports
 	SourceDown   Kind = "source_down"   // and no longer
+	Hook         Kind = "hook"          // hooks.host_change has taken a change of a host
+	HookFailed   Kind = "hook_failed"   // or not: it is run again
 	Reload       Kind = "reload"        // the configuration was applied anew
 	ReloadFailed Kind = "reload_failed" // or not: the earlier one stays in force
 	Growth       Kind = "growth"        // the host table has more room
@@ -47,14 +49,14 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, PortUp, PortDown, SourceUp, SourceDown, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, PortUp, PortDown, SourceUp, SourceDown, Hook, HookFailed, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
 // level says how loudly a kind is logged: what an operator has to act on is a warning.
 func (k Kind) level() slog.Level {
 	switch k {
-	case Frozen, Conflict, Refused, LocatorDown, MTUHole, PortDown, SourceDown, ReloadFailed, GrowthFailed, More:
+	case Frozen, Conflict, Refused, LocatorDown, MTUHole, PortDown, SourceDown, HookFailed, ReloadFailed, GrowthFailed, More:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

@@ -31,6 +31,7 @@ type Snapshot struct {
 	Frozen    int            // hosts that moved too often
 	Groups    map[string]int // multicast groups that are listened to on a port, by interface
 	Probes    []Probes
+	HookRuns  []HookRuns // of the program that hears of hosts, if there is one
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -114,6 +115,12 @@ type Probes struct {
 	Hole       bool
 }
 
+// HookRuns counts the runs of hooks.host_change by how they ended.
+type HookRuns struct {
+	Outcome string
+	Count   uint64
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -158,6 +165,7 @@ var (
 	probesSent     = desc("probes_sent_total", "Small probes sent through the tunnel to a locator.", "locator")
 	probesLost     = desc("probes_lost_total", "Small probes sent through the tunnel to a locator that were not answered in time.", "locator")
 	mtuHole        = desc("locator_mtu_hole", "Whether some size gets lost on the way to a locator that interface and route take (1) or not (0).", "locator")
+	hookRuns       = desc("hook_runs_total", "Runs of the program that hears of hosts that come and go, by how they ended.", "outcome")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -174,7 +182,7 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, generation, buildInfo,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, hookRuns, generation, buildInfo,
 		scrapeErrors,
 	} {
 		ch <- d
@@ -253,6 +261,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		send(probesSent, counter, float64(p.Sent), p.Locator)
 		send(probesLost, counter, float64(p.Lost), p.Locator)
 		send(mtuHole, gauge, flag(p.Hole), p.Locator)
+	}
+	for _, h := range s.HookRuns {
+		send(hookRuns, counter, float64(h.Count), h.Outcome)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

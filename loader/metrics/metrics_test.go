@@ -43,7 +43,8 @@ var full = Snapshot{
 	Frozen:    1,
 	Groups:    map[string]int{"lan0": 5},
 
-	Probes: []Probes{{"192.0.2.2", 100, 2, true}},
+	Probes:   []Probes{{"192.0.2.2", 100, 2, true}},
+	HookRuns: []HookRuns{{"ok", 3}},
 
 	Generation: 3,
 }
@@ -113,6 +114,7 @@ var contract = map[string][]string{
 	"roam_probes_sent_total":           {"locator"},
 	"roam_probes_lost_total":           {"locator"},
 	"roam_locator_mtu_hole":            {"locator"},
+	"roam_hook_runs_total":             {"outcome"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},

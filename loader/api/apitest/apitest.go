@@ -183,7 +183,7 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 		Tables:   api.List[api.Table]{{Name: "hosts4", Entries: 512, Capacity: 1024}},
 		Sources:  api.List[api.Source]{{Name: "api", Up: true, Synced: true, Routes: 1, Changes: 2}},
 		Tenants:  api.List[api.Tenant]{{Name: "default", ID: 1, VNI: 7001, Segments: []string{"web"}}, {Name: "blue", ID: 2, VNI: 7002}},
-		Warnings: api.List[string]{"hooks.host_change: not acted on yet"},
+		Warnings: api.List[string]{"tenants[0].segments[0].dhcp_relay: not acted on yet"},
 	}, d.Failure
 }
 
