@@ -12,6 +12,7 @@ type Config struct {
 	Site       string
 	Underlay   []string // interfaces
 	Locators   []string
+	Public     map[string]string // of locators behind NAT: what others send to
 	RouterMAC  string
 	BFD        string // the mapping, as text; empty for none
 	Probe      string // likewise
@@ -20,6 +21,7 @@ type Config struct {
 	Uplinks    []string // interfaces
 	Access     string   // interface
 	VLAN       int
+	Fabric     string // MAC of the router behind the access port, empty for a LAN
 	Subnets    []string
 	Role       string // default or stick
 	Shared     []string
@@ -35,6 +37,7 @@ type Config struct {
 	FIBTable   int
 	L2VNI      int // of the segment, 0 for none
 	BGP        *BGP
+	Hook       string // the program that hears of hosts, empty for none
 	Socket     string
 	Metrics    string // address and port
 	Hosts      int
