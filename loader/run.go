@@ -172,6 +172,7 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	})
 	d.fabric = fabric.New(fabric.Options{
 		Segments: fabricSegments(cfg), Site: cfg.Site, Log: d.log, Sequence: d.bgp.Sequence, Left: d.leftFabric,
+		State: cfg.API.State + ".fabric", Names: names{d},
 	})
 	d.fib = fib.New(fib.Options{Tables: fibTables(cfg), Log: d.log, Known: known})
 	d.inject = apisource.New(cfg.API.State, names{d}, held{d}, d.log)

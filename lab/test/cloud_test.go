@@ -1,9 +1,11 @@
 package lab_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,13 +37,7 @@ func TestCloudFabric(t *testing.T) {
 	}
 	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, h12})
 
-	var list []*lab.Flow
-	for i := range 2 {
-		list = append(list, s.Flow(h12.Namespace, h12.IPs()[i], h11.Namespace, h11.IPs()[i], 100, 100),
-			s.Flow(h11.Namespace, h11.IPs()[i], h12.Namespace, h12.IPs()[i], 100, 100))
-	}
-	progress(list, 20)
-
+	list := talk(s, h11, h12)
 	c.API.Break(true)
 	c.Plug(h11)
 	for _, ip := range h11.IPs() {
@@ -55,9 +51,12 @@ func TestCloudFabric(t *testing.T) {
 	if out := gwc.MustCtl("status"); !strings.Contains(out, "hooks.host_change: 2 hosts wait, 2 of them because it fails: exit status 1: cloud-adapter: PUT") {
 		t.Errorf("status does not say that the hook fails:\n%s", out)
 	}
-	if c.Dropped() == 0 {
-		t.Error("the fabric lets through what nobody was assigned")
-	}
+	s.Until(10*time.Second, "the fabric drops what nobody was assigned", func() error {
+		if c.Dropped() == 0 {
+			return errors.New("it has dropped nothing")
+		}
+		return nil
+	})
 	gwc.Restart()
 	c.API.Break(false)
 	assigned(s, c, h11, true)
@@ -85,14 +84,57 @@ func TestCloudFabric(t *testing.T) {
 	assigned(s, c, h11, false)
 	progress(list, 20)
 	for _, f := range list {
-		r := f.Stop()
-		t.Logf("%s: %v", f, r)
+		t.Logf("while the API is out of order: %s: %v", f, f.Stop())
 	}
+
 	if out := gwc.MustCtl("route", "list", "--source", "api"); strings.Contains(out, h11.IP4.String()) {
 		t.Errorf("a restart of gwc would say again that h11 is there:\n%s", out)
 	}
 	if warnings := gwc.MustCtl("status"); strings.Contains(warnings, "hooks.host_change") {
 		t.Errorf("status goes on warning:\n%s", warnings)
+	}
+
+	// And once more, with nothing out of order.
+	wire := s.Switch.Capture("fabric-wan", "udp port 4789")
+	list = talk(s, h11, h12)
+	c.Plug(h11)
+	for _, ip := range h11.IPs() {
+		gwc.MustCtl("host", "move", ip.String(), "--to", lab.CloudSite)
+	}
+	home(s, lab.CloudSite, h11, gw1, gwc)
+	assigned(s, c, h11, true)
+	progress(list, 50)
+	for _, f := range list {
+		t.Logf("with the API at work: %s: %v", f, f.Stop())
+	}
+	wire.Stop()
+	translated(t, wire)
+}
+
+// talk starts streams between two hosts, both ways in both families, and waits until they run.
+func talk(s *lab.Sites, a, b *lab.Host) []*lab.Flow {
+	s.Helper()
+	var list []*lab.Flow
+	for i := range 2 {
+		list = append(list, s.Flow(a.Namespace, a.IPs()[i], b.Namespace, b.IPs()[i], 100, 100),
+			s.Flow(b.Namespace, b.IPs()[i], a.Namespace, a.IPs()[i], 100, 100))
+	}
+	progress(list, 20)
+	return list
+}
+
+// translated checks that what the cloud's gateway sends through the tunnel arrives from its public address, by a port that NAT has made up.
+func translated(t *testing.T, c *lab.Capture) {
+	t.Helper()
+	rows := c.Fields("ip.src == "+lab.CloudPublic, "udp.srcport")
+	for _, row := range rows {
+		outer, _, _ := strings.Cut(row[0], ",")
+		if port, err := strconv.Atoi(outer); err != nil || port < 30000 || port > 39999 {
+			t.Fatalf("a packet from port %q", row[0])
+		}
+	}
+	if inside := c.Fields("ip.src == "+lab.CloudLocator, "udp.srcport"); len(rows) == 0 || len(inside) > 0 {
+		t.Errorf("%d packets from the public address, and %d from the one inside", len(rows), len(inside))
 	}
 }
 

@@ -102,6 +102,7 @@ type Hook struct {
 	from    map[route.Key]string // where hosts come from that Apply is about to hear of
 	queue   queue
 	running int
+	failing int // hosts whose last run failed
 	synced  bool
 	runs    map[Outcome]uint64
 	last    error // of the last run that failed
@@ -119,6 +120,7 @@ type host struct {
 	begun    *Change // run, with success not known
 	attempts int
 	under    bool // way
+	failed   bool // at the last attempt
 	due      time.Time
 	place    int // in the queue, -1 for not
 }
@@ -320,6 +322,14 @@ func (k *Hook) deliver(ctx context.Context, h *host, c Change) {
 	h.under = false
 	k.running--
 	k.runs[n.Outcome]++
+	if failed := n.Err != nil; failed != h.failed {
+		h.failed = failed
+		if failed {
+			k.failing++
+		} else {
+			k.failing--
+		}
+	}
 	if n.Err == nil {
 		h.told, h.begun, h.attempts, h.due = c.NewSite, nil, 0, time.Time{}
 		h.from = ""
@@ -377,7 +387,7 @@ func (k *Hook) notes() (list []note) {
 // Status says how a Hook is doing.
 type Status struct {
 	Waiting int   // hosts the program has yet to hear of
-	Failing int   // of them, those of which it has heard without success
+	Failing int   // of them, those whose last run failed
 	Last    error // why, of the last one; nil if none is failing
 	Lost    error // why the journal is not kept, nil if it is
 	Runs    map[Outcome]uint64
@@ -390,14 +400,9 @@ func (k *Hook) Status() Status {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{Waiting: len(k.queue) + k.running, Lost: k.lost, Runs: make(map[Outcome]uint64, len(Outcomes))}
+	s := Status{Waiting: len(k.queue) + k.running, Failing: k.failing, Lost: k.lost, Runs: make(map[Outcome]uint64, len(Outcomes))}
 	for _, o := range Outcomes {
 		s.Runs[o] = k.runs[o]
-	}
-	for _, h := range k.queue {
-		if h.attempts > 0 {
-			s.Failing++
-		}
 	}
 	if s.Failing > 0 {
 		s.Last = k.last

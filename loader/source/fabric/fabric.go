@@ -6,7 +6,7 @@
 // a claim with port, next hop, and a mobility sequence above what other sites announce, by which they hear that it moved. It stands until
 // another site claims the host with a higher sequence, or the word is taken back.
 //
-// What a restart says again is no new sighting: it takes no sequence from anybody (see Apply).
+// What a restart says again is no new sighting: the host keeps the sequence that it had (see state), and takes none from anybody (see Apply).
 package fabric
 
 import (
@@ -44,6 +44,10 @@ type Options struct {
 	// Left, if set, hears of hosts that another site took over. Called from Run's goroutine.
 	Left func(ctx context.Context, keys []route.Key)
 
+	// State is a file that keeps the hosts' sequences over restarts, with tenants by the names that Names knows; "" for none.
+	State string
+	Names Names
+
 	// Index finds an interface, 0 for none; default: the kernel's.
 	Index func(name string) int
 }
@@ -51,7 +55,8 @@ type Options struct {
 // Source claims hosts of fabrics. It implements route.Source and route.Sink; all methods but Run may be called from any goroutine.
 type Source struct {
 	Options
-	wake chan struct{}
+	wake  chan struct{}
+	state *state // nil: none is kept
 
 	mu       sync.Mutex
 	hosts    map[route.Key]uint32 // that are here, with their sequence
@@ -79,9 +84,53 @@ func New(o Options) *Source {
 			return 0
 		}
 	}
-	return &Source{
+	s := &Source{
 		Options: o, wake: make(chan struct{}, 1), hosts: make(map[route.Key]uint32), changed: make(map[route.Key]struct{}),
 	}
+	if o.State != "" {
+		s.state = &state{path: o.State, names: o.Names}
+		s.remember()
+	}
+	return s
+}
+
+// remember takes what an earlier life left.
+func (s *Source) remember() {
+	hosts, err := s.state.load()
+	if err != nil {
+		s.Log.Error("the mobility sequences of hosts in a fabric begin anew", "error", err) // no reason to claim none
+	}
+	for key, sequence := range hosts {
+		if s.segment(key) != nil {
+			s.hosts[key] = sequence
+		}
+	}
+}
+
+// keep writes down what is about to be said.
+func (s *Source) keep(changes []route.Change, whole bool) {
+	if s.state == nil || len(changes) == 0 && !whole {
+		return
+	}
+	var err error
+	if whole {
+		err = s.state.replace(changes)
+	} else {
+		err = s.state.add(changes)
+	}
+	if err == nil && !whole && s.state.wasteful(s.Len()) {
+		s.LinksChanged() // a full report rewrites it
+	}
+	if err != nil {
+		s.Log.Error("a restart forgets the mobility sequences of hosts in a fabric", "file", s.State, "error", err)
+	}
+}
+
+// Len is how many hosts are here.
+func (s *Source) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.hosts)
 }
 
 // Name implements route.Source and route.Sink.
@@ -214,6 +263,7 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 // report says what changed, or everything.
 func (s *Source) report(ctx context.Context, to route.Reporter) error {
 	changes, left, whole := s.take()
+	s.keep(changes, whole)
 	if whole {
 		if err := to.Begin(ctx); err != nil {
 			return err

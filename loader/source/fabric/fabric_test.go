@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -27,8 +29,14 @@ type world struct {
 var routerMAC = route.MAC{0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc}
 
 func newWorld(t *testing.T) *world {
+	return lifeOver(t, "")
+}
+
+// lifeOver is a world over what an earlier one left.
+func lifeOver(t *testing.T, state string) *world {
 	w := &world{T: t, elsewhere: map[route.Key]uint32{}}
 	w.Source = New(Options{
+		State: state, Names: names{},
 		Site: "cloud", Index: func(string) int { return 7 },
 		Segments: []Segment{{
 			Tenant: 1, Link: "eth0", VLAN: 5, NextHop: routerMAC,
@@ -125,6 +133,45 @@ func TestRestartTakesNothing(t *testing.T) {
 	w.expect("10.1.0.21/32 gone")
 	w.Told(h, true)
 	w.expect("10.1.0.21/32" + at + "7, site cloud")
+}
+
+type names struct{}
+
+func (names) TenantID(name string) (route.TenantID, bool) { return 1, name == "default" }
+func (names) TenantName(route.TenantID) string            { return "default" }
+
+// A restart finds the hosts with the sequences that they had, whatever line a crash tore.
+func TestSequencesOutliveTheDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "fabric")
+	w := lifeOver(t, path)
+	w.SetSegments(w.Segments)
+	w.expect("begin", "synced")
+	h, gone := key("10.1.0.21"), key("2001:db8:1::21")
+	w.elsewhere[h] = 6
+	w.Told(h, true)
+	w.expect("10.1.0.21/32" + at + "7, site cloud")
+	w.Told(gone, true)
+	w.expect("2001:db8:1::21/128" + at + "0, site cloud")
+	w.Told(gone, false)
+	w.expect("2001:db8:1::21/128 gone")
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteString(`{"address":"10.1.0`); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+
+	w = lifeOver(t, path)
+	w.SetSegments(w.Segments)
+	w.expect("begin", "10.1.0.21/32"+at+"7, site cloud", "synced")
+	w.decide(route.Decision{Claim: route.Claim{Key: h, Local: &route.Local{}}, Source: "api"})
+	w.expect()
+	text, err := os.ReadFile(path)
+	if err != nil || string(text) != `{"address":"10.1.0.21","tenant":"default","sequence":7}`+"\n" {
+		t.Errorf("%s, %v", text, err)
+	}
 }
 
 // A change of ports or segments is told of all hosts, and forgets those that no fabric has any more.
