@@ -22,7 +22,8 @@ func TestCloudFabric(t *testing.T) {
 	c := s.Cloud(bins)
 	gw1, gwc, h11, h12 := s.GW[lab.DC1], c.GW, s.H("h11"), s.H("h12")
 	gw1.Config.Peers = []lab.Peer{{Site: lab.CloudSite, Locators: []lab.PeerLocator{{Address: lab.CloudPublic}}}}
-	gw1.Config.Foreign, gw1.Config.Mobility = []string{lab.CloudMAC}, often
+	gw1.Config.Foreign = []string{lab.CloudMAC}
+	gw1.Config.Mobility = "{probe: {interval: 1m}}" // that a host left it hears from the other site only
 	gw1.Config.BGP = &lab.BGP{ASN: 65001, Neighbors: []string{"{address: " + lab.CloudPublic + ", asn: 65002, passive: true}"}}
 	gwc.Config.BGP = &lab.BGP{ASN: 65002, Neighbors: []string{"{address: 192.0.2.1, asn: 65001, timers: {connect_retry: 1s}}"}}
 	gwc.Config.Hook = c.Adapter(h11)
@@ -33,7 +34,7 @@ func TestCloudFabric(t *testing.T) {
 	gwc.AwaitReady()
 	for _, h := range []*lab.Host{h11, h12} {
 		h.Announce()
-		home(s, lab.SiteNames[lab.DC1], h, gw1, gwc)
+		home(s, lab.SiteNames[lab.DC1], 0, h, gw1, gwc)
 	}
 	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, h12})
 
@@ -42,9 +43,11 @@ func TestCloudFabric(t *testing.T) {
 	c.Plug(h11)
 	for _, ip := range h11.IPs() {
 		gwc.MustCtl("host", "move", ip.String(), "--to", lab.CloudSite)
+	}
+	for _, ip := range h11.IPs() {
 		awaitEvent(s, gwc, "hook_failed", ip.String())
 	}
-	home(s, lab.CloudSite, h11, gw1, gwc)
+	home(s, lab.CloudSite, 1, h11, gw1, gwc)
 	if text := metrics(t, gwc); !strings.Contains(text, `roam_sink_behind{sink="hook"} 2`) {
 		t.Error("two changes are refused, and the sink is not behind")
 	}
@@ -60,7 +63,7 @@ func TestCloudFabric(t *testing.T) {
 	gwc.Restart()
 	c.API.Break(false)
 	assigned(s, c, h11, true)
-	home(s, lab.CloudSite, h11, gw1, gwc)
+	home(s, lab.CloudSite, 1, h11, gw1, gwc)
 	progress(list, 20)
 	refused, granted := c.API.Events()
 	for _, id := range granted {
@@ -80,7 +83,7 @@ func TestCloudFabric(t *testing.T) {
 	s.Replug(h11, lab.DC1)
 	h11.IP("neigh flush dev eth0")
 	h11.Announce()
-	home(s, lab.SiteNames[lab.DC1], h11, gw1, gwc)
+	home(s, lab.SiteNames[lab.DC1], 2, h11, gw1, gwc)
 	assigned(s, c, h11, false)
 	progress(list, 20)
 	for _, f := range list {
@@ -101,7 +104,7 @@ func TestCloudFabric(t *testing.T) {
 	for _, ip := range h11.IPs() {
 		gwc.MustCtl("host", "move", ip.String(), "--to", lab.CloudSite)
 	}
-	home(s, lab.CloudSite, h11, gw1, gwc)
+	home(s, lab.CloudSite, 3, h11, gw1, gwc)
 	assigned(s, c, h11, true)
 	progress(list, 50)
 	for _, f := range list {
@@ -138,14 +141,14 @@ func translated(t *testing.T, c *lab.Capture) {
 	}
 }
 
-// home waits until gateways take a host's addresses to be at a site.
-func home(s *lab.Sites, site string, h *lab.Host, gateways ...*lab.Gateway) {
+// home waits until gateways take a host's addresses to be at a site, to which they came by so many moves.
+func home(s *lab.Sites, site string, moves uint32, h *lab.Host, gateways ...*lab.Gateway) {
 	s.Helper()
 	for _, g := range gateways {
 		for _, ip := range h.IPs() {
 			s.Until(20*time.Second, fmt.Sprintf("%s knows %s at %s", g.Name, ip, site), func() error {
 				c, err := winner(g, ip.String())
-				if err == nil && c.Site != site {
+				if err == nil && (c.Site != site || c.Sequence != moves) {
 					err = fmt.Errorf("it has %+v", c)
 				}
 				return err
