@@ -420,6 +420,23 @@ func TestExecute(t *testing.T) {
 	}
 }
 
+// What the manual shows is what the program reads, key by key.
+func TestManual(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(text), "```json\n{\"event\"")
+	shown, _, _ = strings.Cut(`{"event"`+shown, "\n```")
+	var c Change
+	if err := json.Unmarshal([]byte(shown), &c); err != nil {
+		t.Fatalf("%v: %s", err, shown)
+	}
+	if again, err := json.Marshal(c); err != nil || string(again) != shown {
+		t.Errorf("%s, %v, and the manual shows %s", again, err, shown)
+	}
+}
+
 // A program whose time is over ends with what it has started.
 func TestTimeout(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
