@@ -19,11 +19,13 @@ import (
 //	     192.0.2.9   NAT   \                   roamd: access and underlay are eth0
 //	                        \-vm-----( vm )----- a host whose cable is plugged in there
 //
-// The fabric is a router with one MAC at every port. It answers ARP for everybody and learns from nobody, drops what comes from a host's
-// port with another source than the address that was assigned to its machine, and knows no way to an address that was not; the
-// rest of the subnet leads to the gateway. Tunnels leave the cloud with its public address and a source port that NAT makes up.
+// The fabric is a router with one MAC at every port. It answers ARP for everybody and learns from nobody, drops what comes from a
+// host's port with another source than the address that was assigned to its machine, and knows no way to an address that was not;
+// the rest of the subnet leads to the gateway. Tunnels leave the cloud with its public address and a source port that NAT makes
+// up.
 //
-// What is assigned is said through an HTTP API, which is a fake in the test's process: PUT and DELETE /instances/vm/addresses/ADDRESS.
+// What is assigned is said through an HTTP API, which is a fake in the test's process: PUT and DELETE
+// /instances/vm/addresses/ADDRESS.
 type Cloud struct {
 	GW     *Gateway
 	Fabric *Namespace
@@ -71,7 +73,9 @@ func (c *Cloud) route() {
 		f.Sysctl(key, "1")
 	}
 	for _, port := range []string{"gw", "vm"} {
-		for key, value := range map[string]string{"proxy_arp": "1", "proxy_arp_pvlan": "1", "send_redirects": "0", "rp_filter": "0", "arp_accept": "0"} {
+		for key, value := range map[string]string{
+			"proxy_arp": "1", "proxy_arp_pvlan": "1", "send_redirects": "0", "rp_filter": "0", "arp_accept": "0",
+		} {
 			f.Sysctl("net.ipv4.conf."+port+"."+key, value)
 		}
 		f.Sysctl("net.ipv4.neigh."+port+".proxy_delay", "0")
@@ -123,7 +127,8 @@ func (c *Cloud) Dropped() (n int) {
 	return n
 }
 
-// Plug moves a host's cable into the cloud, where it starts with an empty neighbour cache, as a machine that is started there does.
+// Plug moves a host's cable into the cloud, where it starts with an empty neighbour cache, as a machine that is started there
+// does.
 func (c *Cloud) Plug(h *Host) {
 	c.sites.Helper()
 	c.host = h
@@ -241,7 +246,8 @@ func (a *CloudAPI) set(address netip.Addr, wanted bool) error {
 // Adapter builds docs/examples/cloud-adapter, and a script that runs it with the cloud's API and the machine that the host is.
 func (c *Cloud) Adapter(h *Host) string {
 	c.sites.Helper()
-	program, instances, script := filepath.Join(c.sites.Dir, "cloud-adapter"), filepath.Join(c.sites.Dir, "instances.json"), filepath.Join(c.sites.Dir, "roam-cloud")
+	in := func(name string) string { return filepath.Join(c.sites.Dir, name) }
+	program, instances, script := in("cloud-adapter"), in("instances.json"), in("roam-cloud")
 	build := exec.Command("go", "build", "-o", program, "roam/docs/examples/cloud-adapter")
 	build.Dir = Root()
 	out, err := build.CombinedOutput()

@@ -33,7 +33,8 @@ func (d *daemon) makeHook(cfg *config.Config) {
 	if err != nil {
 		d.failed.set(hookName, err)
 		d.events.Add(event.Event{
-			Kind: event.HookFailed, Subject: h.HostChange, What: hookName + " is not run", Why: err.Error(), Do: "repair the file, and restart roamd",
+			Kind: event.HookFailed, Subject: h.HostChange, What: hookName + " is not run", Why: err.Error(),
+			Do: "repair the file, and restart roamd",
 		})
 		return
 	}
@@ -80,7 +81,8 @@ func (d *daemon) tellHook(n hook.Notice) {
 		e.Kind = event.HookFailed
 		e.What = fmt.Sprintf("%s did not take change %s of %s, attempt %d", hookName, n.Event, n.Address, n.Attempt)
 		e.Why = fmt.Sprintf("%v (%s)", n.Err, move)
-		e.Do = fmt.Sprintf("see that %s can do its work: it has to exit with 0 within %v", d.config.Load().Hooks.HostChange, d.config.Load().Hooks.Timeout)
+		h := d.config.Load().Hooks
+		e.Do = fmt.Sprintf("see that %s can do its work: it has to exit with 0 within %v", h.HostChange, h.Timeout)
 		if n.Again > 0 {
 			e.Do += fmt.Sprintf("; it is run again in %v", n.Again.Round(time.Second))
 		}
@@ -93,7 +95,8 @@ func (d *daemon) hookWarnings() []string {
 	s := d.hook.Status()
 	var list []string
 	if s.Failing > 0 {
-		list = append(list, fmt.Sprintf("%s: %d hosts wait, %d of them because it fails: %v: roamctl events --kind hook_failed", hookName, s.Waiting, s.Failing, s.Last))
+		list = append(list, fmt.Sprintf("%s: %d hosts wait, %d of them because it fails: %v: roamctl events --kind hook_failed",
+			hookName, s.Waiting, s.Failing, s.Last))
 	}
 	if s.Lost != nil {
 		list = append(list, fmt.Sprintf("%s: what it was told is not kept over a restart: %v", hookName, s.Lost))

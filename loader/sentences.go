@@ -81,7 +81,7 @@ func (d *daemon) ownAddressChecks() []api.Check {
 				if isFabric(s) && !held[a] {
 					list = append(list, api.Check{
 						Name: "own address", Subject: a.String(), Level: api.LevelWarn,
-						Found:  "no interface of this machine holds it, and in mode fabric roamd does not add it: errors that come from it, the fabric drops",
+						Found:  "no interface of this machine holds it, and in mode fabric roamd does not add it: errors from it are dropped",
 						Advice: "assign it to this machine in the fabric, or remove it from gateway.own_addresses of segment " + s.Name,
 					})
 				}

@@ -195,7 +195,8 @@ func fabricSegments(c *config.Config) []fabric.Segment {
 		for _, s := range t.Segments {
 			if isFabric(s) {
 				list = append(list, fabric.Segment{
-					Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Subnets: s.Subnets, NextHop: s.Access.NextHopMAC,
+					Tenant: t.ID, Link: s.Access.Interface, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Subnets: s.Subnets,
+					NextHop: s.Access.NextHopMAC,
 				})
 			}
 		}

@@ -13,10 +13,10 @@ import (
 	"roam/lab"
 )
 
-// TestCloudFabric moves a host into a cloud and back while it talks with one that stays. The gateway there has one interface, behind NAT, in a
-// fabric that answers ARP for everybody, believes no announcement, and lets nothing through of an address that is not assigned. Nobody assigns it
-// but the hook, by the adapter of docs/examples. The cloud's API is out of order at first, and the daemon dies in the midst of that: the
-// change is made all the same, once.
+// TestCloudFabric moves a host into a cloud and back while it talks with one that stays. The gateway there has one interface,
+// behind NAT, in a fabric that answers ARP for everybody, believes no announcement, and lets nothing through of an address that
+// is not assigned. Nobody assigns it but the hook, by the adapter of docs/examples. The cloud's API is out of order at first, and
+// the daemon dies in the midst of that: the change is made all the same, once.
 func TestCloudFabric(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
 	c := s.Cloud(bins)
@@ -51,7 +51,8 @@ func TestCloudFabric(t *testing.T) {
 	if text := metrics(t, gwc); !strings.Contains(text, `roam_sink_behind{sink="hook"} 2`) {
 		t.Error("two changes are refused, and the sink is not behind")
 	}
-	if out := gwc.MustCtl("status"); !strings.Contains(out, "hooks.host_change: 2 hosts wait, 2 of them because it fails: exit status 1: cloud-adapter: PUT") {
+	const fails = "hooks.host_change: 2 hosts wait, 2 of them because it fails: exit status 1: cloud-adapter: PUT"
+	if out := gwc.MustCtl("status"); !strings.Contains(out, fails) {
 		t.Errorf("status does not say that the hook fails:\n%s", out)
 	}
 	s.Until(10*time.Second, "the fabric drops what nobody was assigned", func() error {
@@ -126,7 +127,8 @@ func talk(s *lab.Sites, a, b *lab.Host) []*lab.Flow {
 	return list
 }
 
-// translated checks that what the cloud's gateway sends through the tunnel arrives from its public address, by a port that NAT has made up.
+// translated checks that what the cloud's gateway sends through the tunnel arrives from its public address, by a port that NAT
+// has made up.
 func translated(t *testing.T, c *lab.Capture) {
 	t.Helper()
 	rows := c.Fields("ip.src == "+lab.CloudPublic, "udp.srcport")

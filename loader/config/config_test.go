@@ -281,7 +281,8 @@ sources: {bgp: {asn: 65001, neighbors: [192.0.2.9, {address: "2001:db8::9", tena
 
 // In a fabric the gateway is no router of the hosts': it has no shared addresses, and is a stick.
 func TestFabricDefaults(t *testing.T) {
-	c := parse(t, strings.Replace(minimal(t), "{interface: lan0}", `{interface: wan0, mode: fabric, next_hop_mac: "12:34:56:78:9a:bc"}`, 1), nil)
+	const access = `{interface: wan0, mode: fabric, next_hop_mac: "12:34:56:78:9a:bc"}`
+	c := parse(t, strings.Replace(minimal(t), "{interface: lan0}", access, 1), nil)
 	s := c.Tenants[0].Segments[0]
 	equal(t, s.Access, config.Access{Interface: "wan0", Mode: config.ModeFabric, NextHopMAC: route.MAC{0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc}})
 	if s.Gateway.Role != config.RoleStick || len(s.Gateway.Addresses) > 0 || len(c.Warnings) > 0 {
@@ -289,15 +290,17 @@ func TestFabricDefaults(t *testing.T) {
 	}
 }
 
-// Behind NAT what others derive from our locator is derived from its public address: the router MAC, and a router id that no other site has.
+// Behind NAT what others derive from our locator is derived from its public address: the router MAC, and a router id that no
+// other site has.
 func TestPublicLocator(t *testing.T) {
 	c := parse(t, `site: a
 underlay: {interfaces: [u], locators: [{address: 10.9.0.5, public: 192.0.2.9}]}
 tenants: [{name: red}]
 sources: {bgp: {asn: 65001, neighbors: [192.0.2.1]}}
 `, nil)
-	if mac := route.RouterMAC(addr("192.0.2.9")); c.Underlay.RouterMAC != mac || c.Sources.BGP.RouterID != addr("192.0.2.9") || len(c.Warnings) > 0 {
-		t.Errorf("router MAC %v, want %v; router id %v, want 192.0.2.9; %v", c.Underlay.RouterMAC, mac, c.Sources.BGP.RouterID, c.Warnings)
+	public := addr("192.0.2.9")
+	if mac, id := c.Underlay.RouterMAC, c.Sources.BGP.RouterID; mac != route.RouterMAC(public) || id != public || len(c.Warnings) > 0 {
+		t.Errorf("router MAC %v, want %v; router id %v, want %v; %v", mac, route.RouterMAC(public), id, public, c.Warnings)
 	}
 }
 

@@ -14,7 +14,8 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 	usual := RoleDefault
 	if s.Access.Mode == ModeFabric {
 		usual = RoleStick
-		f.refuse("the hosts' router is the fabric's own: in mode fabric remove it", "addresses", "mac", "routers", "foreign_macs", "router_advertisements")
+		f.refuse("the hosts' router is the fabric's own: in mode fabric remove it",
+			"addresses", "mac", "routers", "foreign_macs", "router_advertisements")
 	}
 	g := Gateway{
 		Role:    one(f.get("role"), usual, RoleDefault, RoleStick),

@@ -222,8 +222,9 @@ func (d *doctor) fabric(h *netlink.Handle, link int, spec PortSpec) {
 		}
 	}
 	if slices.Sort(others); len(others) > 0 {
-		d.add(LevelWarning, spec.Name, fmt.Sprintf("the router of this fabric is said to be %s, but who answers on this port is %s: packets to "+
-			"hosts here may reach nobody", spec.NextHop, strings.Join(slices.Compact(others), ", ")), "correct access.next_hop_mac: ip neigh show dev "+spec.Name)
+		d.add(LevelWarning, spec.Name, fmt.Sprintf("the router of this fabric is said to be %s, but who answers on this port is %s: "+
+			"packets to hosts here may reach nobody", spec.NextHop, strings.Join(slices.Compact(others), ", ")),
+			"correct access.next_hop_mac: ip neigh show dev "+spec.Name)
 	}
 }
 

@@ -8,16 +8,22 @@ import (
 	"roam/loader/route"
 )
 
-// Behind the port of a fabric everything goes to the router, whatever the host's own MAC; the gateway answers nobody there, though a host that lives
-// elsewhere is asked for, and the interface stays as its machine had it.
+// Behind the port of a fabric everything goes to the router, whatever the host's own MAC; the gateway answers nobody there,
+// though a host that lives elsewhere is asked for, and the interface stays as its machine had it.
 func TestFabricPort(t *testing.T) {
 	s := newSite(t)
 	router := macFrom(s.right.MAC("eth0"))
-	lan := SegmentSpec{Name: "lan", Access: PortRef{Name: "lan0"}, Subnets: prefixes("10.1.0.0/24"), Own: addresses("10.1.0.1"), MAC: route.MAC{2, 0, 0, 0, 1, 1}}
-	cloud := SegmentSpec{
-		Name: "cloud", Access: PortRef{Name: "wan0"}, Subnets: prefixes("10.2.0.0/24"), MAC: route.MAC{2, 0, 0, 0, 1, 2}, Stick: true, Fabric: true, NextHop: router,
+	lan := SegmentSpec{
+		Name: "lan", Access: PortRef{Name: "lan0"}, Subnets: prefixes("10.1.0.0/24"), Own: addresses("10.1.0.1"), MAC: route.MAC{2, 0, 0, 0, 1, 1},
 	}
-	before := s.gw.Run("ip", "-d", "link", "show", "wan0") + s.gw.Run("ip", "route", "show", "dev", "wan0") + s.gw.Run("ip", "address", "show", "dev", "wan0")
+	cloud := SegmentSpec{
+		Name: "cloud", Access: PortRef{Name: "wan0"}, Subnets: prefixes("10.2.0.0/24"), MAC: route.MAC{2, 0, 0, 0, 1, 2},
+		Stick: true, Fabric: true, NextHop: router,
+	}
+	held := func() string {
+		return s.gw.Run("ip", "route", "show", "dev", "wan0") + s.gw.Run("ip", "address", "show", "dev", "wan0")
+	}
+	before := held()
 	g := s.gateway(Spec{Mode: Native, Tenants: []TenantSpec{{ID: 1, VNI: 1, Segments: []SegmentSpec{lan, cloud}}}})
 	defer s.closeGateway(g)
 	there := s.local(1, rightAddr.String()+"/32", "wan0", "02:00:00:00:66:66")
@@ -38,12 +44,10 @@ func TestFabricPort(t *testing.T) {
 	if roles := g.Ports()[i].Roles; !slices.Equal(roles, []string{"uplink"}) {
 		t.Errorf("the port of a fabric is %v to the program", roles)
 	}
-	after := s.gw.Run("ip", "-d", "link", "show", "wan0")
-	if !strings.Contains(before, "promiscuity 0") || !strings.Contains(after, "promiscuity 0") {
-		t.Errorf("wan0 was\n%s\nand is\n%s", before, after)
+	if link := s.gw.Run("ip", "-d", "link", "show", "wan0"); !strings.Contains(link, "promiscuity 0") {
+		t.Errorf("wan0 is promiscuous:\n%s", link)
 	}
-	after = s.gw.Run("ip", "route", "show", "dev", "wan0") + s.gw.Run("ip", "address", "show", "dev", "wan0")
-	if strings.Count(after, "10.2.0.") != strings.Count(before, "10.2.0.") {
+	if after := held(); strings.Count(after, "10.2.0.") != strings.Count(before, "10.2.0.") {
 		t.Errorf("addresses or routes of wan0 differ:\n%s\nbefore\n%s", after, before)
 	}
 }
@@ -66,7 +70,8 @@ func TestDoctorFabric(t *testing.T) {
 		})
 		return found
 	}
-	if list := find("12:34:56:78:9a:bc"); len(list) != 1 || !strings.Contains(list[0], "is said to be 12:34:56:78:9a:bc, but who answers on this port is "+router) {
+	want := "is said to be 12:34:56:78:9a:bc, but who answers on this port is " + router
+	if list := find("12:34:56:78:9a:bc"); len(list) != 1 || !strings.Contains(list[0], want) {
 		t.Errorf("%q", list)
 	}
 	if list := find(router); len(list) != 0 {

@@ -1,14 +1,15 @@
-// Package hook runs a program when a host comes to this site, leaves it, or moves to or from it: an adapter that assigns the host's address
-// in a cloud's API, a firewall's object, an entry in somebody's inventory.
+// Package hook runs a program when a host comes to this site, leaves it, or moves to or from it: an adapter that assigns the
+// host's address in a cloud's API, a firewall's object, an entry in somebody's inventory.
 //
-// What counts is that the program hears, in the end, of every host where it is, whatever fails meanwhile. So the hook is told of states, not
-// of steps: of each host it keeps what the program was told with success and what the RIB says now, and runs the program as long as they
-// differ. Changes that come faster than it works are one change. Of one host one run is under way at a time, of all together a few; a run
-// that fails is repeated, ever more slowly, with the same event id. Before each run the journal says that it begins, after it that it succeeded:
-// a restart repeats what was under way, and compares the rest with what is so by then. A run may therefore be repeated though it did
-// its work; it must be idempotent.
+// What counts is that the program hears, in the end, of every host where it is, whatever fails meanwhile. So the hook is told of
+// states, not of steps: of each host it keeps what the program was told with success and what the RIB says now, and runs the
+// program as long as they differ. Changes that come faster than it works are one change. Of one host one run is under way at a
+// time, of all together a few; a run that fails is repeated, ever more slowly, with the same event id. Before each run the
+// journal says that it begins, after it that it succeeded: a restart repeats what was under way, and compares the rest with what
+// is so by then. A run may therefore be repeated though it did its work; it must be idempotent.
 //
-// Only hosts that are at this site, or were when the program was last told, cost anything. They are few beside the hosts of all sites.
+// Only hosts that are at this site, or were when the program was last told, cost anything. They are few beside the hosts of all
+// sites.
 package hook
 
 import (
@@ -134,7 +135,8 @@ func New(o Options) (*Hook, error) {
 		o.Log = slog.Default()
 	}
 	k := &Hook{
-		Options: o, wake: make(chan struct{}, 1), hosts: make(map[route.Key]*host), from: make(map[route.Key]string), runs: make(map[Outcome]uint64),
+		Options: o, wake: make(chan struct{}, 1), hosts: make(map[route.Key]*host), from: make(map[route.Key]string),
+		runs: make(map[Outcome]uint64),
 	}
 	if o.run == nil {
 		k.run = k.execute

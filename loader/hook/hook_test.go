@@ -397,7 +397,10 @@ func script(t *testing.T, text string, timeout time.Duration) *Hook {
 // The program reads one JSON object; what it says when it fails is in the error.
 func TestExecute(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
-	c := Change{Event: "17", Attempt: 2, Site: "cloud", Tenant: "default", Segment: "web", Address: netip.MustParseAddr("10.1.0.21"), OldSite: "dc1", NewSite: "cloud", Sequence: 7}
+	c := Change{
+		Event: "17", Attempt: 2, Site: "cloud", Tenant: "default", Segment: "web", Address: netip.MustParseAddr("10.1.0.21"),
+		OldSite: "dc1", NewSite: "cloud", Sequence: 7,
+	}
 	if err := script(t, "pwd; cat >"+out, time.Minute).execute(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
@@ -405,7 +408,8 @@ func TestExecute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"event":"17","attempt":2,"site":"cloud","tenant":"default","segment":"web","address":"10.1.0.21","old_site":"dc1","new_site":"cloud","sequence":7}` + "\n"
+	const want = `{"event":"17","attempt":2,"site":"cloud","tenant":"default","segment":"web","address":"10.1.0.21",` +
+		`"old_site":"dc1","new_site":"cloud","sequence":7}` + "\n"
 	if string(text) != want || !json.Valid(text) {
 		t.Errorf("read %s, want %s", text, want)
 	}
@@ -443,7 +447,8 @@ func TestTimeout(t *testing.T) {
 	var text []byte
 	for timeout := 100 * time.Millisecond; len(text) == 0; timeout *= 2 { // until it came so far
 		err := script(t, "sleep 1000 & echo $! >"+pid+"; wait", timeout).execute(t.Context(), Change{})
-		if want := fmt.Sprintf("it was killed after %v", timeout); err == nil || outcomeOf(err) != Timeout || !strings.HasPrefix(err.Error(), want) {
+		want := fmt.Sprintf("it was killed after %v", timeout)
+		if err == nil || outcomeOf(err) != Timeout || !strings.HasPrefix(err.Error(), want) {
 			t.Fatalf("%v, want %s", err, want)
 		}
 		text, _ = os.ReadFile(pid)

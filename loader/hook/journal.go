@@ -17,8 +17,8 @@ import (
 //	{"begun":{"event":"5f0c…","tenant":"default","address":"10.1.0.21","old_site":"dc1","new_site":"cloud",…}}
 //	{"done":{"event":"5f0c…","tenant":"default","address":"10.1.0.21"}}
 //
-// A crash may tear the last line; what it said is then not known to have happened, and the run is repeated. The file is rewritten when most of
-// it is waste.
+// A crash may tear the last line; what it said is then not known to have happened, and the run is repeated. The file is rewritten
+// when most of it is waste.
 type journal struct {
 	path  string
 	file  *os.File

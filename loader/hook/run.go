@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// execute runs the program: the change on its standard input, no arguments, the daemon's environment, "/" as its folder. It and what it
-// started are killed when its time is over, or when the daemon ends or dies.
+// execute runs the program: the change on its standard input, no arguments, the daemon's environment, "/" as its folder. It and
+// what it started are killed when its time is over, or when the daemon ends or dies.
 func (k *Hook) execute(ctx context.Context, c Change) error {
 	input, err := json.Marshal(c)
 	if err != nil {
@@ -26,7 +26,9 @@ func (k *Hook) execute(ctx context.Context, c Change) error {
 	said := &tail{most: 512}
 	cmd := exec.CommandContext(limited, k.Program)
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", bytes.NewReader(append(input, '\n')), said, said
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "NOTIFY_SOCKET=") }) // readiness is ours to tell
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool {
+		return strings.HasPrefix(s, "NOTIFY_SOCKET=") // readiness is ours to tell
+	})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // a grandchild that left the group may hold the pipes

@@ -1,14 +1,14 @@
-// Command cloud-adapter is an example of hooks.host_change: when a host comes to this site it assigns the host's address to the host's machine
-// in a cloud's API, and when the host leaves it takes the address away. Nothing but the standard library.
+// Command cloud-adapter is an example of hooks.host_change: when a host comes to this site it assigns the host's address to the
+// host's machine in a cloud's API, and when the host leaves it takes the address away. Nothing but the standard library.
 //
 //	CLOUD_API=http://192.0.2.80 CLOUD_INSTANCES=/etc/roam/instances.json cloud-adapter < change.json
 //
-// CLOUD_INSTANCES names a file that says which machine an address belongs to, {"10.1.0.21":"vm-21"}; clouds know that by tags, or by whoever
-// moved the machine. The API is that of no cloud, but what they all have: PUT and DELETE of /instances/ID/addresses/ADDRESS. An adapter for a real one
-// differs in one function, and in how it proves who it is.
+// CLOUD_INSTANCES names a file that says which machine an address belongs to, {"10.1.0.21":"vm-21"}; clouds know that by tags, or
+// by whoever moved the machine. The API is that of no cloud, but what they all have: PUT and DELETE of
+// /instances/ID/addresses/ADDRESS. An adapter for a real one differs in one function, and in how it proves who it is.
 //
-// A change may come again, and only the newest of a host comes at all. So the program says what is to be so, and takes "it is so already" for
-// success. Whatever else goes wrong it says and exits with 1; roamd runs it again.
+// A change may come again, and only the newest of a host comes at all. So the program says what is to be so, and takes "it is so
+// already" for success. Whatever else goes wrong it says and exits with 1; roamd runs it again.
 package main
 
 import (

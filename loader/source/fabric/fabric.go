@@ -1,12 +1,14 @@
-// Package fabric claims the hosts of routed fabrics: segments where a router takes everything behind the access port, as in a cloud.
+// Package fabric claims the hosts of routed fabrics: segments where a router takes everything behind the access port, as in a
+// cloud.
 //
-// There no host shows itself. The router answers ARP for everybody, drops announcements, and lets nothing through from or to an address
-// that is assigned to nobody, so a host could not even send before somebody has assigned its address; what does arrive comes from the
-// router's MAC, whoever sent it. So being told is the sighting: who says "here" of a host (roamctl host move, a route without locators) makes it
-// a claim with port, next hop, and a mobility sequence above what other sites announce, by which they hear that it moved. It stands until
-// another site claims the host with a higher sequence, or the word is taken back.
+// There no host shows itself. The router answers ARP for everybody, drops announcements, and lets nothing through from or to an
+// address that is assigned to nobody, so a host could not even send before somebody has assigned its address; what does arrive
+// comes from the router's MAC, whoever sent it. So being told is the sighting: who says "here" of a host (roamctl host move, a
+// route without locators) makes it a claim with port, next hop, and a mobility sequence above what other sites announce, by which
+// they hear that it moved. It stands until another site claims the host with a higher sequence, or the word is taken back.
 //
-// What a restart says again is no new sighting: the host keeps the sequence that it had (see state), and takes none from anybody (see Apply).
+// What a restart says again is no new sighting: the host keeps the sequence that it had (see state), and takes none from anybody
+// (see Apply).
 package fabric
 
 import (
@@ -37,8 +39,8 @@ type Options struct {
 	Site     string       // ours, named in every claim
 	Log      *slog.Logger // default: slog.Default()
 
-	// Sequence, if set, is asked at each sighting: the highest mobility sequence that others announce the host with, and whether they
-	// do so at another site. Called with a lock held: must not call back.
+	// Sequence, if set, is asked at each sighting: the highest mobility sequence that others announce the host with, and whether
+	// they do so at another site. Called with a lock held: must not call back.
 	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
 
 	// Left, if set, hears of hosts that another site took over. Called from Run's goroutine.
@@ -52,7 +54,8 @@ type Options struct {
 	Index func(name string) int
 }
 
-// Source claims hosts of fabrics. It implements route.Source and route.Sink; all methods but Run may be called from any goroutine.
+// Source claims hosts of fabrics. It implements route.Source and route.Sink; all methods but Run may be called from any
+// goroutine.
 type Source struct {
 	Options
 	wake  chan struct{}

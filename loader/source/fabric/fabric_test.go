@@ -60,7 +60,8 @@ func (w *world) Report(_ context.Context, changes []route.Change) error {
 		if c.Withdraw {
 			w.said = append(w.said, c.Prefix.String()+" gone")
 		} else {
-			w.said = append(w.said, fmt.Sprintf("%s at %d.%d by %s, sequence %d, site %s", c.Prefix, c.Local.Link, c.Local.VLAN, c.Local.NextHop, c.Sequence, c.Site))
+			l := c.Local
+			w.said = append(w.said, fmt.Sprintf("%s at %d.%d by %s, sequence %d, site %s", c.Prefix, l.Link, l.VLAN, l.NextHop, c.Sequence, c.Site))
 		}
 	}
 	return nil
@@ -83,7 +84,8 @@ func (w *world) expect(lines ...string) {
 func key(s string) route.Key { return route.KeyOf(1, netip.MustParseAddr(s)) }
 
 func via(k route.Key, site string, sequence uint32) route.Decision {
-	return route.Decision{Claim: route.Claim{Key: k, Site: site, Sequence: sequence, Via: &route.Via{Locators: []route.Locator{{Address: netip.MustParseAddr("192.0.2.1")}}}}}
+	v := &route.Via{Locators: []route.Locator{{Address: netip.MustParseAddr("192.0.2.1")}}}
+	return route.Decision{Claim: route.Claim{Key: k, Site: site, Sequence: sequence, Via: v}}
 }
 
 func (w *world) decide(d ...route.Decision) {
@@ -95,7 +97,8 @@ func (w *world) decide(d ...route.Decision) {
 
 const at = " at 7.5 by 12:34:56:78:9a:bc, sequence "
 
-// A host is here when somebody says so, with a sequence above that of the site it comes from, until a site claims it with a higher one.
+// A host is here when somebody says so, with a sequence above that of the site it comes from, until a site claims it with a
+// higher one.
 func TestToldIsSeen(t *testing.T) {
 	w := newWorld(t)
 	h, h6 := key("10.1.0.21"), key("2001:db8:1::21")

@@ -20,9 +20,9 @@ type Names interface {
 	TenantName(id route.TenantID) string
 }
 
-// state is a file that keeps the hosts that are here with their sequences. Who says again after a restart that they are here knows no
-// sequence, and with a lower one than before the gateway would lose them to a site that has not heard yet that they left. Later lines overrule
-// earlier ones; the file is rewritten when most of it is waste. Of Run's goroutine.
+// state is a file that keeps the hosts that are here with their sequences. Who says again after a restart that they are here
+// knows no sequence, and with a lower one than before the gateway would lose them to a site that has not heard yet that they
+// left. Later lines overrule earlier ones; the file is rewritten when most of it is waste. Of Run's goroutine.
 type state struct {
 	path  string
 	names Names
