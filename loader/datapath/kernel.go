@@ -29,7 +29,7 @@ type PortSpec struct {
 	Fragment string // of a fragment port: the kernel's end, made together with this one
 	Table    int    // of a fragment port: where what arrives at the kernel's end is looked up
 
-	NextHop route.MAC // of the router that takes everything behind the port of a fabric, else zero; only doctor wants to know
+	NextHop route.MAC // of the router that takes everything behind the port of a fabric, else zero
 
 	Subnets []netip.Prefix // of the segment behind an access port
 	Own     []netip.Addr   // this gateway's alone, in one of the subnets
@@ -70,6 +70,8 @@ type PortSpec struct {
 //     of older gateways are to be seen, and so are neighbour solicitations for addresses that live elsewhere. The flags are
 //     the interface's, not a socket's, since forwarding outlives the process.
 //   - gc_thresh1 to 3 of the neighbour tables, where they are to be seen, have room for a million hosts that live here.
+//   - What comes in by the port of a fabric, or by an underlay port, for a subnet of the fabric and is not routed by the program is dropped by
+//     a rule of `ip rule`: the kernel's route leads to the fabric's router, whose route for who is not there leads back here.
 //   - A fragment port (see fragmentPort) is a veth pair and a routing rule for its far end.
 //   - Ports are up, and stay so.
 //
@@ -232,8 +234,23 @@ func (k *Kernel) wishes(ports []PortSpec) (list []wish, errs error) {
 			add(vlanSetting{vlanName(p.Name, p.VLAN), p.Inner, false}, present)
 		}
 		k.portWishes(p, ipv6, add)
+		k.fabricWishes(p, ports, ipv6, add)
 	}
 	return list, errs
+}
+
+// fabricWishes has the kernel drop what it is passed for hosts of a fabric that nobody knows: the fabric would send it back.
+func (k *Kernel) fabricWishes(p PortSpec, ports []PortSpec, ipv6 bool, add func(setting, ...string)) {
+	for _, from := range ports {
+		if p.NextHop.IsZero() || !from.Underlay && from.Device() != p.Device() {
+			continue
+		}
+		for _, subnet := range p.Subnets {
+			if ipv6 || subnet.Addr().Is4() {
+				add(nowhereSetting{from.Device(), subnet}, present)
+			}
+		}
+	}
 }
 
 // keepNeighbours raises the limits of the neighbour table, which are the machine's and are seen in its first network

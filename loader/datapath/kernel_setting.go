@@ -37,7 +37,7 @@ const (
 
 // undoOrder is the order in which kinds of setting are undone. Switching all forwarding off makes interfaces forget that they
 // forwarded before, so those come last.
-var undoOrder = []string{"flag", "route", "address", "rule", "vlan", "pair", "sysctl", "keep"}
+var undoOrder = []string{"flag", "route", "address", "nowhere", "rule", "vlan", "pair", "sysctl", "keep"}
 
 func rank(key string) int {
 	kind, _, _ := strings.Cut(key, " ")
@@ -57,6 +57,8 @@ func parseSetting(key string) (setting, error) {
 		return addressSetting{w[1], prefix}, nil
 	case w[0] == "route" && prefixErr == nil:
 		return routeSetting{link: w[1], subnet: prefix}, nil
+	case w[0] == "nowhere" && prefixErr == nil:
+		return nowhereSetting{w[1], prefix}, nil
 	case w[0] == "flag":
 		return flagSetting{w[1], w[2]}, nil
 	case w[0] == "pair" && w[2] != "":
@@ -212,6 +214,41 @@ func (s routeSetting) set(k *Kernel, value string) error {
 		r.Src = s.source.AsSlice()
 	}
 	return k.links.RouteAdd(r)
+}
+
+// nowhereSetting has the kernel drop what arrives by an interface for a subnet of a fabric. A blackhole in the routing table would drop what
+// comes *from* the subnet, too, where rp_filter is 2.
+type nowhereSetting struct {
+	link   string
+	subnet netip.Prefix
+}
+
+// nowherePriority is the last before the main table: the administrator's own rules come first.
+const nowherePriority = 32765
+
+func (s nowhereSetting) String() string { return "nowhere " + s.link + " " + s.subnet.String() }
+
+func (s nowhereSetting) get(k *Kernel) (string, error) {
+	rules, err := k.links.RuleList(familyOf(s.subnet.Addr()))
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rules {
+		if r.IifName == s.link && r.Priority == nowherePriority && r.Dst != nil && r.Dst.String() == s.subnet.String() {
+			return present, nil
+		}
+	}
+	return absent, nil
+}
+
+func (s nowhereSetting) set(k *Kernel, value string) error {
+	r := netlink.NewRule()
+	r.Family, r.IifName, r.Dst, r.Priority = familyOf(s.subnet.Addr()), s.link, ipNet(s.subnet), nowherePriority
+	r.Type = unix.RTN_BLACKHOLE
+	if value == absent {
+		return k.links.RuleDel(r)
+	}
+	return k.links.RuleAdd(r)
 }
 
 // flagSetting is promiscuous mode, or the reception of all multicast, as `ip link` would set it.

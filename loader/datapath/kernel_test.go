@@ -317,6 +317,7 @@ func TestParseSetting(t *testing.T) {
 		keptSetting{"net/ipv4/conf/x/forwarding"},
 		addressSetting{"lan0", netip.MustParsePrefix("2001:db8::1/64")},
 		routeSetting{link: "lan0", subnet: netip.MustParsePrefix("10.0.0.0/8")},
+		nowhereSetting{"eth0", netip.MustParsePrefix("2001:db8:1::/64")},
 		flagSetting{"lan0", "promisc"},
 		vlanSetting{link: "lan0", id: 7},
 	} {

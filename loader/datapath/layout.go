@@ -336,7 +336,7 @@ func (g *Gateway) kernelPorts() []PortSpec {
 		}
 		for _, s := range t.Segments {
 			if s.Fabric { // the machine has its addresses and routes from the fabric
-				add(PortSpec{Name: s.Access.Name, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Uplink: true, NextHop: s.NextHop})
+				add(PortSpec{Name: s.Access.Name, VLAN: s.Access.VLAN, Inner: s.Access.Inner, Uplink: true, NextHop: s.NextHop, Subnets: s.Subnets})
 				continue
 			}
 			p := PortSpec{

@@ -17,7 +17,7 @@ func TestFabricPort(t *testing.T) {
 		Name: "lan", Access: PortRef{Name: "lan0"}, Subnets: prefixes("10.1.0.0/24"), Own: addresses("10.1.0.1"), MAC: route.MAC{2, 0, 0, 0, 1, 1},
 	}
 	cloud := SegmentSpec{
-		Name: "cloud", Access: PortRef{Name: "wan0"}, Subnets: prefixes("10.2.0.0/24"), MAC: route.MAC{2, 0, 0, 0, 1, 2},
+		Name: "cloud", Access: PortRef{Name: "wan0"}, Subnets: prefixes("10.2.0.0/24", "2001:db8:2::/64"), MAC: route.MAC{2, 0, 0, 0, 1, 2},
 		Stick: true, Fabric: true, NextHop: router,
 	}
 	held := func() string {
@@ -47,8 +47,19 @@ func TestFabricPort(t *testing.T) {
 	if link := s.gw.Run("ip", "-d", "link", "show", "wan0"); !strings.Contains(link, "promiscuity 0") {
 		t.Errorf("wan0 is promiscuous:\n%s", link)
 	}
+	for _, family := range []string{"-4", "-6"} {
+		if rules := s.gw.Run("ip", family, "rule"); !strings.Contains(rules, "iif wan0 blackhole") {
+			t.Errorf("the kernel sends what is for nobody back to the fabric:\n%s", rules)
+		}
+	}
 	if after := held(); strings.Count(after, "10.2.0.") != strings.Count(before, "10.2.0.") {
 		t.Errorf("addresses or routes of wan0 differ:\n%s\nbefore\n%s", after, before)
+	}
+	s.in("set", func() error {
+		return g.Set(Spec{Mode: Native, Tenants: []TenantSpec{{ID: 1, VNI: 1, Segments: []SegmentSpec{lan}}}})
+	})
+	if rules := s.gw.Run("ip", "-4", "rule") + s.gw.Run("ip", "-6", "rule"); strings.Contains(rules, "blackhole") {
+		t.Errorf("rules are left behind:\n%s", rules)
 	}
 }
 
