@@ -9,7 +9,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
 
 # What the programs in the lab are made of: namespaces and their hosts, peers, captures, load.
-LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables
+LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables strace
 # clang is pinned because the generated objects are committed and compared byte by byte.
 COMPILER := clang-19 llvm-19 libbpf-dev linux-libc-dev
 LINT := shellcheck
@@ -20,7 +20,7 @@ KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 
-.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-bgp fuzz clean lab-tools
+.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-bgp bench-scrape fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench: lab-tools ## the performance suite with its peers, as ratios from one run
 
 bench-bgp: lab-tools ## a million EVPN hosts of a BGP neighbour, beside FRR and the kernel; needs 5 GB
 	go run ./perf -bgp
+
+bench-scrape: lab-tools ## the data path's rate while Prometheus scrapes, beside its rate while nobody does
+	go run ./perf -scrape
 
 clean: ## remove what was built
 	rm -rf bin

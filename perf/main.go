@@ -4,7 +4,7 @@
 // Every row is measured once in every round, so that whatever drifts meanwhile moves all of them; medians and ratios of
 // a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
 //
-// With -bgp it measures the control plane instead: see bgp.go.
+// With -bgp it measures the control plane instead: see bgp.go; with -scrape what it costs to be watched: see scrape.go.
 package main
 
 import (
@@ -38,10 +38,21 @@ func main() {
 	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
 	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
 	ofBGP := flag.Bool("bgp", false, "measure the control plane instead: EVPN hosts of a BGP neighbour, beside FRR; needs 5 GB")
-	hosts := flag.Int("hosts", 1_000_000, "with -bgp: how many")
+	ofScrapes := flag.Bool("scrape", false, "measure instead what it costs the data path that Prometheus scrapes")
+	hosts := flag.Int("hosts", 1_000_000, "with -bgp and -scrape: how many")
 	flag.Parse()
 	if *ofBGP {
 		if err := runBGP(*hosts, *out); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if *ofScrapes {
+		if *rounds == 0 {
+			*rounds = 20
+		}
+		if err := runScrape(*hosts, *rounds, *out); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
