@@ -37,6 +37,7 @@ type Config struct {
 	BGP        *BGP
 	Socket     string
 	Metrics    string // address and port
+	Mode       string // of XDP, native where empty
 	Hosts      int
 	Pin        string
 }

@@ -31,6 +31,7 @@ type Snapshot struct {
 	Frozen    int            // hosts that moved too often
 	Groups    map[string]int // multicast groups that are listened to on a port, by interface
 	Probes    []Probes
+	Sessions  []Session
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -114,6 +115,13 @@ type Probes struct {
 	Hole       bool
 }
 
+// Session is a neighbour of BGP, or a locator that BFD watches, and how it fares.
+type Session struct {
+	Protocol, Neighbor, Local string // Local is empty where there is but one end of ours
+	Up                        bool
+	Flaps                     int // times it went down
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -158,6 +166,8 @@ var (
 	probesSent     = desc("probes_sent_total", "Small probes sent through the tunnel to a locator.", "locator")
 	probesLost     = desc("probes_lost_total", "Small probes sent through the tunnel to a locator that were not answered in time.", "locator")
 	mtuHole        = desc("locator_mtu_hole", "Whether some size gets lost on the way to a locator that interface and route take (1) or not (0).", "locator")
+	sessionUp      = desc("session_up", "Whether the session with a neighbour of BGP, or of BFD, is up (1) or not (0).", "protocol", "neighbor", "local")
+	sessionFlaps   = desc("session_flaps_total", "Times that a session went down.", "protocol", "neighbor", "local")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -174,8 +184,8 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, generation, buildInfo,
-		scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, sessionUp,
+		sessionFlaps, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -253,6 +263,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		send(probesSent, counter, float64(p.Sent), p.Locator)
 		send(probesLost, counter, float64(p.Lost), p.Locator)
 		send(mtuHole, gauge, flag(p.Hole), p.Locator)
+	}
+	for _, n := range s.Sessions {
+		send(sessionUp, gauge, flag(n.Up), n.Protocol, n.Neighbor, n.Local)
+		send(sessionFlaps, counter, float64(n.Flaps), n.Protocol, n.Neighbor, n.Local)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

@@ -28,6 +28,7 @@ func (f fake) Snapshot(context.Context) (Snapshot, error) { return f.s, f.err }
 
 var full = Snapshot{
 	Packets:  []Packets{{"lan0", "fwd_encap", 3, 300}, {"lan0", "drop_ttl", 1, 60}},
+	Refused:  map[string]uint64{"wan0": 4},
 	Locators: []Locator{{"192.0.2.2", 3, 300, true}},
 	Routes:   []Routes{{"default", "api", 7}},
 	Hosts:    []Hosts{{"default", "elsewhere", 7}},
@@ -44,6 +45,8 @@ var full = Snapshot{
 	Groups:    map[string]int{"lan0": 5},
 
 	Probes: []Probes{{"192.0.2.2", 100, 2, true}},
+
+	Sessions: []Session{{"bgp", "192.0.2.9", "", true, 1}, {"bfd", "192.0.2.2", "192.0.2.1", false, 3}},
 
 	Generation: 3,
 }
@@ -90,6 +93,7 @@ roam_scrape_success 0
 var contract = map[string][]string{
 	"roam_packets_total":               {"port", "reason"},
 	"roam_bytes_total":                 {"port", "reason"},
+	"roam_refused_packets_total":       {"port"},
 	"roam_locator_packets_total":       {"locator"},
 	"roam_locator_bytes_total":         {"locator"},
 	"roam_locator_up":                  {"locator"},
@@ -113,6 +117,8 @@ var contract = map[string][]string{
 	"roam_probes_sent_total":           {"locator"},
 	"roam_probes_lost_total":           {"locator"},
 	"roam_locator_mtu_hole":            {"locator"},
+	"roam_session_up":                  {"local", "neighbor", "protocol"},
+	"roam_session_flaps_total":         {"local", "neighbor", "protocol"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},

@@ -178,6 +178,17 @@ func (s *Source) Sessions(ctx context.Context) ([]Session, error) {
 	return at.sessionList(ctx)
 }
 
+// Standings says how the neighbours fare, in no order. Unlike Sessions it costs the same with a million routes.
+func (s *Source) Standings() []Standing {
+	s.mu.Lock()
+	at := s.speaking
+	s.mu.Unlock()
+	if at == nil {
+		return nil
+	}
+	return at.standings()
+}
+
 // Ignored returns how many routes were not taken, by reason.
 func (s *Source) Ignored() map[string]uint64 {
 	s.mu.Lock()
