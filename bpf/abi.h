@@ -139,6 +139,7 @@ enum segment_flag {
 	SEGMENT_STICK = 1,	/* another router is the default gateway: answer only for hosts that live elsewhere */
 	SEGMENT_FOREIGN = 2,	/* route frames to MACs nobody here owns when their host lives elsewhere */
 	SEGMENT_ROUTER = 4,	/* neighbour advertisements for gateway addresses carry R = 1 */
+	SEGMENT_STANDBY = 8,	/* another gateway on the segment is designated: it answers, and takes what is flooded */
 };
 
 struct segment {
@@ -149,7 +150,8 @@ struct segment {
 	__be32 gateway_ll[4];	/* link-local gateway address, :: for none */
 	__be32 icmp6[4];	/* source of ICMP errors to hosts here, :: for none: our own address, else the shared one */
 	__be32 icmp4;		/* 0 for none */
-	__u32 pad2[3];
+	__u32 pad2;
+	__u64 designated_until;	/* ns of the kernel's monotonic clock: then another gateway takes this one for dead. 0: there is none */
 };
 
 enum tenant_flag {

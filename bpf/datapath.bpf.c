@@ -65,7 +65,7 @@ static __always_inline enum reason not_ours(const struct pkt *p)
 /* May a frame to a MAC that nobody here owns be for a host that left? */
 static __always_inline int may_be_stale(const struct pkt *p)
 {
-	return (bridging && p->bridge) || (p->segment && p->segment->flags & SEGMENT_FOREIGN);
+	return (bridging && p->bridge) || (p->segment && p->segment->flags & SEGMENT_FOREIGN && !stands_by(p->segment));
 }
 
 /* Finds the next hop: the host's own, or a covering prefix's. */
@@ -219,7 +219,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 
 			if (kind == MAC_HERE)
 				return PASS_NOT_OURS;
-			p->ours = kind == MAC_FOREIGN;
+			p->ours = kind == MAC_FOREIGN && !stands_by(p->segment);
 		}
 	}
 	r = lookup(p);

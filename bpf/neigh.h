@@ -66,6 +66,14 @@ static __always_inline int defends(enum answer answer, __u32 link)
 	return answer == ANSWER_GATEWAY && !link;
 }
 
+/* Does another gateway on the segment answer, and take what is flooded? The designated one's word holds for a while only where there is
+ * another: a daemon that died must not go on beside the one that stepped in.
+ */
+static __always_inline int stands_by(const struct segment *s)
+{
+	return s->flags & SEGMENT_STANDBY || (s->designated_until && bpf_ktime_get_ns() > s->designated_until);
+}
+
 /* Who answers for a next hop on a segment, and by which MAC. Who asks there hears of what lives elsewhere; who asks
  * through a tunnel, of what lives here: of each only one gateway speaks.
  */
@@ -77,7 +85,7 @@ static __always_inline enum answer answer_of(__u32 id, __u32 segment, int bridge
 	struct port *port;
 	__u32 index;
 
-	if (!id || !nh || !s)
+	if (!id || !nh || !s || (!bridged && stands_by(s)))
 		return ANSWER_NONE;
 	*(__u64 *)&word = *(volatile __u64 *)nh;
 	mac_copy(mac, s->mac);
@@ -217,7 +225,7 @@ static __always_inline enum answer answer_nd(__u32 owner, const __be32 target[4]
 	if (!ip6_link_local(target))
 		return answer_of(find_address6(tenant, target), segment, bridged, mac);
 	s = bpf_map_lookup_elem(&segments, &segment);
-	if (!s || s->flags & SEGMENT_STICK)
+	if (!s || s->flags & SEGMENT_STICK || (!bridged && stands_by(s)))
 		return ANSWER_NONE;
 	mac_copy(mac, s->mac);
 	ll = s->gateway_ll;

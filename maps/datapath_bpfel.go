@@ -415,15 +415,16 @@ const (
 )
 
 type datapathSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type datapathSegmentFlag uint32
@@ -432,6 +433,7 @@ const (
 	datapathSegmentFlagSEGMENT_STICK   datapathSegmentFlag = 1
 	datapathSegmentFlagSEGMENT_FOREIGN datapathSegmentFlag = 2
 	datapathSegmentFlagSEGMENT_ROUTER  datapathSegmentFlag = 4
+	datapathSegmentFlagSEGMENT_STANDBY datapathSegmentFlag = 8
 )
 
 type datapathSet struct {

@@ -74,6 +74,7 @@ const (
 	SegmentStick   = uint32(datapathSegmentFlagSEGMENT_STICK)
 	SegmentForeign = uint32(datapathSegmentFlagSEGMENT_FOREIGN)
 	SegmentRouter  = uint32(datapathSegmentFlagSEGMENT_ROUTER)
+	SegmentStandby = uint32(datapathSegmentFlagSEGMENT_STANDBY)
 )
 
 // Flags of a tenant, or-ed.

@@ -320,10 +320,10 @@ func (v *view) route() want {
 		if !exact || !remote {
 			return reason("drop_flood")
 		}
-	case v.station() != maps.MACForeign:
+	case v.station() != maps.MACForeign || v.standby():
 		// The stale MAC of a host that has moved may be nobody's here.
 		s, ok := v.segment()
-		stale := ok && s.Flags&maps.SegmentForeign != 0 && v.station() != maps.MACHere
+		stale := ok && s.Flags&maps.SegmentForeign != 0 && v.station() != maps.MACHere && !v.standby()
 		if !stale || !exact || !remote {
 			return reason("pass_not_ours")
 		}

@@ -283,3 +283,48 @@ func TestStick(t *testing.T) {
 	w.segment(segment1, s)
 	w.check(t, w.solicit(gatewayLL).bytes(), want{reason: "pass_nd"})
 }
+
+// Of two gateways on a segment the designated one answers and takes what is flooded. Both route what is sent to their MAC.
+func TestStandby(t *testing.T) {
+	w := newWorld(t)
+	w.fill(onLAN)
+	for name, duty := range map[string]maps.Segment{
+		"alone":                {},
+		"designated":           {DesignatedUntil: longTime},
+		"standby":              {Flags: maps.SegmentStandby},
+		"its daemon is silent": {DesignatedUntil: longAgo},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.segments[segment1]
+			s.Flags = maps.SegmentRouter | maps.SegmentForeign | duty.Flags
+			s.DesignatedUntil = duty.DesignatedUntil
+			w.segment(segment1, s)
+			designated := duty.Flags == 0 && duty.DesignatedUntil != longAgo
+			either := func(yes want, no string) want {
+				if designated {
+					return yes
+				}
+				return want{reason: no}
+			}
+			for _, n := range []int{gateway, atB4} {
+				a := w.arpFor(f4(n))
+				w.check(t, a.bytes(), either(a.answer(), "pass_arp"))
+			}
+			for target, flags := range map[netip.Addr]byte{
+				v6.addr(gateway): naRouter | naOverride, gatewayLL: naRouter | naOverride, v6.addr(atB4): naOverride,
+			} {
+				n := w.solicit(target)
+				w.check(t, n.bytes(), either(n.answer(flags), "pass_nd"))
+			}
+			everyFamily(t, func(t *testing.T, f family) {
+				in := w.base(f, atB4)
+				out := w.leaves(t, "fwd_encap", w.tunnelOf(f, atB4), in.ip, 64)
+				w.check(t, in.bytes(), out)
+				for _, flooded := range []mac{strangeMAC, formerMAC} {
+					in.dst = flooded
+					w.check(t, in.bytes(), either(out, "pass_not_ours"))
+				}
+			})
+		})
+	}
+}

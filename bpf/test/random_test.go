@@ -116,7 +116,8 @@ func (g *generator) tables(role uint8, setup int) {
 	g.fill(ingress{place: place(g.IntN(int(places))), role: role, vlan: one(g, uint16(0), 0, 0, 30, 4095)})
 	for _, segment := range []uint16{segment1, segment30, segmentQ} {
 		s := g.segments[segment]
-		s.Flags = g.Uint32N(8) // enum segment_flag
+		s.Flags = g.Uint32N(8) | one(g, 0, 0, 0, maps.SegmentStandby) // enum segment_flag
+		s.DesignatedUntil = one(g, uint64(0), 0, longAgo, longTime)
 		if g.chance(20) {
 			s.Icmp4, s.Icmp6 = 0, [4]uint32{}
 		}

@@ -162,6 +162,7 @@ func (g *Gateway) writeSegments() error {
 			if s.Stick {
 				seg.Flags = maps.SegmentStick
 			}
+			g.keepDuty(s, &seg)
 			// A frame to a MAC that nobody here owns is taken for one to a host that left. Not before the MACs
 			// here are known, and not where another router must be presumed whose MAC nobody told us.
 			if g.foreign && (!s.Stick || len(s.Routers) > 0) {

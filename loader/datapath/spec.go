@@ -65,4 +65,5 @@ type SegmentSpec struct {
 	L2VNI   uint32       // by which peers bridge to it, 0 for none
 	Stick   bool         // another router is the segment's default gateway
 	KeepTTL bool         // no TTL is taken between hosts of one subnet
+	Elected bool         // the gateways on the segment elect the one that answers: see SetDuty
 }

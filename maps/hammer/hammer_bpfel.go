@@ -173,15 +173,16 @@ type HammerRecord6 struct {
 }
 
 type HammerSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type HammerSet struct {

@@ -1,0 +1,54 @@
+package datapath
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"roam/maps"
+)
+
+// SetDuty says who answers ARP and neighbour discovery on a segment, and takes what is flooded there: this gateway, or a standby's designated
+// one. For is how long this one's word holds if nobody renews it, 0 for good: by then others take a daemon that died for dead. A segment
+// that nobody has said anything of is as it was found pinned, and else stands by.
+func (g *Gateway) SetDuty(segment string, standby bool, lasts time.Duration) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	index := g.placed.segments[segment]
+	if index == 0 {
+		return fmt.Errorf("segment %s is not in the tables", segment)
+	}
+	var until uint64
+	if lasts > 0 {
+		now, err := monotonic()
+		if err != nil {
+			return err
+		}
+		until = now + uint64(lasts)
+	}
+	g.table.ports.SetDuty(index, standby, until)
+	return nil
+}
+
+// keepDuty has a segment go on as it was; who is new on it listens first.
+func (g *Gateway) keepDuty(s SegmentSpec, seg *maps.Segment) {
+	had := g.table.ports.Segment(g.placed.segments[s.Name])
+	switch {
+	case !s.Elected:
+	case had.Mac != seg.Mac || had.Tenant != seg.Tenant:
+		seg.Flags |= maps.SegmentStandby
+	default:
+		seg.Flags |= had.Flags & maps.SegmentStandby
+		seg.DesignatedUntil = had.DesignatedUntil
+	}
+}
+
+// monotonic is the clock of the data path, in ns.
+func monotonic() (uint64, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return uint64(now.Nano()), nil
+}
