@@ -107,6 +107,9 @@ func (r routes) Lookup(ctx context.Context, tenant route.TenantID, address netip
 			out = append(out, r.d.claimOf(&e, i))
 		}
 	}
+	if len(out) > 0 && out[0].Host() && out[0].Local != nil {
+		out[0].Mobility.Designated = r.d.designatedAt(tenant, out[0].Key)
+	}
 	return out, err
 }
 
@@ -182,6 +185,8 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 		}
 		s.Tenants = append(s.Tenants, tenant)
 	}
+	s.Segments = d.segmentStates()
+	s.Warnings = append(s.Warnings, d.electionWarnings()...)
 	for name, err := range d.failed.all() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %v", name, err))
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"roam/loader/designate"
 	"roam/loader/host"
 	"roam/loader/metrics"
 )
@@ -48,6 +49,11 @@ func (d *daemon) ownSnapshot(s *metrics.Snapshot) {
 	for _, n := range d.bfd.Sessions() {
 		s.Sessions = append(s.Sessions, metrics.Session{
 			Protocol: "bfd", Neighbor: n.Remote.String(), Local: n.Local.String(), Up: n.State == "up", Flaps: n.Flaps,
+		})
+	}
+	for _, seg := range d.segmentStates() {
+		s.Segments = append(s.Segments, metrics.Segment{
+			Name: seg.Name, Designated: seg.State == string(designate.Designated), Others: max(0, len(seg.Gateways)-1),
 		})
 	}
 	s.Generation = d.plane.Generation()

@@ -43,7 +43,7 @@ func planeSpec(c *config.Config) datapath.Spec {
 				Name: s.Name, Access: accessRef(s), Subnets: s.Subnets, Gateway: s.Gateway.Addresses,
 				Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers, MAC: s.Gateway.MAC,
 				Foreign: s.Gateway.ForeignMACs, Stick: s.Gateway.Role == config.RoleStick,
-				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI,
+				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI, Elected: s.Gateway.Election != nil,
 			})
 		}
 		spec.Tenants = append(spec.Tenants, tenant)

@@ -44,6 +44,8 @@ type Claim struct {
 type Mobility struct {
 	State string    // here, probing, leaving, away, held, conflict, frozen, sticky, learning
 	Until time.Time // of a frozen host: when it recovers, zero for by hand
+
+	Designated string // the gateway that answers on its segment, of a host here that is looked up
 }
 
 // Filter chooses among claims; zero fields choose everything.

@@ -70,6 +70,8 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Table{},
 		api.Source{},
 		api.Tenant{},
+		api.Segment{},
+		api.SegmentGateway{},
 		api.Locator{},
 		api.Route{},
 		api.Local{},

@@ -148,6 +148,7 @@ type Gateway struct {
 	ForeignMACs  []route.MAC  // of gateways that stood here before
 	KeepTTL      bool         // between hosts of one subnet no TTL is taken
 	Advertise    bool         // router advertisements are sent
+	Election     *Election    // nil: this gateway answers whoever else does
 }
 
 // Mobility says how a segment's hosts may move.

@@ -10,7 +10,7 @@ import (
 // gateway reads what hosts see of us. Where the gateway is the default router and no address is given, it takes
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
-	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements")
+	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements", "designated")
 	g := Gateway{
 		Role:    one(f.get("role"), RoleDefault, RoleDefault, RoleStick),
 		KeepTTL: f.get("keep_ttl").boolean(false),
@@ -31,6 +31,7 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 	if g.Role == RoleDefault && f.get("addresses").absent() {
 		g.Addresses = s.firstAddresses(f.get("addresses"), used)
 	}
+	g.Election = election(f.get("designated"))
 	g.Advertise = s.advertise(g, f.get("router_advertisements"))
 	g.MAC, _ = f.get("mac").mac()
 	if g.MAC.IsZero() {

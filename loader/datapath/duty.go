@@ -12,10 +12,12 @@ import (
 // SetDuty says who answers ARP and neighbour discovery on a segment, and takes what is flooded there: this gateway, or a standby's designated
 // one. For is how long this one's word holds if nobody renews it, 0 for good: by then others take a daemon that died for dead. A segment
 // that nobody has said anything of is as it was found pinned, and else stands by.
+//
+// It waits for no change of routes or ports: who is late is taken for dead.
 func (g *Gateway) SetDuty(segment string, standby bool, lasts time.Duration) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	index := g.placed.segments[segment]
+	g.duty.Lock()
+	defer g.duty.Unlock()
+	index := g.duties[segment]
 	if index == 0 {
 		return fmt.Errorf("segment %s is not in the tables", segment)
 	}
@@ -31,9 +33,12 @@ func (g *Gateway) SetDuty(segment string, standby bool, lasts time.Duration) err
 	return nil
 }
 
-// keepDuty has a segment go on as it was; who is new on it listens first.
-func (g *Gateway) keepDuty(s SegmentSpec, seg *maps.Segment) {
-	had := g.table.ports.Segment(g.placed.segments[s.Name])
+// putSegment writes a segment, and has it go on as it was; who is new on it listens first.
+func (g *Gateway) putSegment(s SegmentSpec, seg maps.Segment) error {
+	g.duty.Lock()
+	defer g.duty.Unlock()
+	index := g.placed.segments[s.Name]
+	had := g.table.ports.Segment(index)
 	switch {
 	case !s.Elected:
 	case had.Mac != seg.Mac || had.Tenant != seg.Tenant:
@@ -42,6 +47,8 @@ func (g *Gateway) keepDuty(s SegmentSpec, seg *maps.Segment) {
 		seg.Flags |= had.Flags & maps.SegmentStandby
 		seg.DesignatedUntil = had.DesignatedUntil
 	}
+	g.duties = g.placed.segments
+	return g.table.ports.PutSegment(index, seg)
 }
 
 // monotonic is the clock of the data path, in ns.

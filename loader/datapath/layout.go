@@ -162,7 +162,6 @@ func (g *Gateway) writeSegments() error {
 			if s.Stick {
 				seg.Flags = maps.SegmentStick
 			}
-			g.keepDuty(s, &seg)
 			// A frame to a MAC that nobody here owns is taken for one to a host that left. Not before the MACs
 			// here are known, and not where another router must be presumed whose MAC nobody told us.
 			if g.foreign && (!s.Stick || len(s.Routers) > 0) {
@@ -173,7 +172,7 @@ func (g *Gateway) writeSegments() error {
 					seg.GatewayLl = maps.WireAddress(a)
 				}
 			}
-			if err := g.table.ports.PutSegment(g.placed.segments[s.Name], seg); err != nil {
+			if err := g.putSegment(s, seg); err != nil {
 				return fmt.Errorf("segment %s: %w", s.Name, err)
 			}
 		}

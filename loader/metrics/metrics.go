@@ -32,6 +32,7 @@ type Snapshot struct {
 	Groups    map[string]int // multicast groups that are listened to on a port, by interface
 	Probes    []Probes
 	Sessions  []Session
+	Segments  []Segment
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -122,6 +123,13 @@ type Session struct {
 	Flaps                     int // times it went down
 }
 
+// Segment says whether this gateway answers on a segment, and how many others are heard there.
+type Segment struct {
+	Name       string
+	Designated bool
+	Others     int
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -168,6 +176,8 @@ var (
 	mtuHole        = desc("locator_mtu_hole", "Whether some size gets lost on the way to a locator that interface and route take (1) or not (0).", "locator")
 	sessionUp      = desc("session_up", "Whether the session with a neighbour of BGP, or of BFD, is up (1) or not (0).", "protocol", "neighbor", "local")
 	sessionFlaps   = desc("session_flaps_total", "Times that a session went down.", "protocol", "neighbor", "local")
+	designated     = desc("segment_designated", "Whether this gateway is the one that answers on a segment (1) or not (0).", "segment")
+	otherGateways  = desc("segment_other_gateways", "Other gateways that are heard on a segment.", "segment")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -185,7 +195,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
 		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, sessionUp,
-		sessionFlaps, generation, buildInfo, scrapeErrors,
+		sessionFlaps, designated, otherGateways, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -267,6 +277,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, n := range s.Sessions {
 		send(sessionUp, gauge, flag(n.Up), n.Protocol, n.Neighbor, n.Local)
 		send(sessionFlaps, counter, float64(n.Flaps), n.Protocol, n.Neighbor, n.Local)
+	}
+	for _, seg := range s.Segments {
+		send(designated, gauge, flag(seg.Designated), seg.Name)
+		send(otherGateways, gauge, float64(seg.Others), seg.Name)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

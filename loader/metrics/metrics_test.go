@@ -43,6 +43,7 @@ var full = Snapshot{
 	Claims:    []Claims{{"frozen", 2}},
 	Frozen:    1,
 	Groups:    map[string]int{"lan0": 5},
+	Segments:  []Segment{{Name: "web", Designated: true, Others: 1}},
 
 	Probes: []Probes{{"192.0.2.2", 100, 2, true}},
 
@@ -113,6 +114,8 @@ var contract = map[string][]string{
 	"roam_host_claims_total":           {"outcome"},
 	"roam_hosts_frozen":                nil,
 	"roam_multicast_groups":            {"port"},
+	"roam_segment_designated":          {"segment"},
+	"roam_segment_other_gateways":      {"segment"},
 	"roam_probe_round_trip_seconds":    nil,
 	"roam_probes_sent_total":           {"locator"},
 	"roam_probes_lost_total":           {"locator"},
