@@ -1,0 +1,40 @@
+package lab
+
+// Sibling gives dc1 a second gateway, gw1b, on the same segment, before Up:
+//
+//	h11 .11   h12 .12
+//	  |         |
+//	==+=========+====+=========+==== lan1
+//	                 |         |
+//	               ( lan1a )   |          gw1 is behind a switch of its own: when it dies, no port of lan1 goes down
+//	             lan0|         |lan0
+//	              [gw1]     [gw1b]
+//	      192.0.2.1 |wan0     |wan0  192.0.2.11, 2001:db8:ff::11
+//	              ( wan ... gw2 )
+//
+// All three speak BGP with each other, in one AS.
+func (s *Sites) Sibling(bins Binaries) *Gateway {
+	s.Helper()
+	g := s.Gateway("gw1b", bins)
+	routes := g.Config.RouteFile
+	first := s.GW[DC1].Config
+	first.Socket, first.Pin, first.Metrics, first.RouteFile = g.Config.Socket, g.Config.Pin, g.Config.Metrics, routes
+	g.Config = first
+	g.Config.RouterMAC = "02:00:00:00:00:0b"
+	g.Config.Locators = []string{"192.0.2.11"}
+	g.Config.Own = []string{"10.1.0.4", "2001:db8:1::4"}
+	s.Cable(End{In: g.Namespace, Name: "lan0"}, End{In: s.Switch, Name: "gw1b-lan", Bridge: "lan1"}, hostMTU, 1)
+	s.Cable(End{In: g.Namespace, Name: "wan0"}, End{In: s.Switch, Name: "gw1b-wan", Bridge: "wan"}, s.underlayMTU(), 1)
+	g.Addresses("wan0", "192.0.2.11/24", "2001:db8:ff::11/64")
+
+	s.Switch.Bridge("lan1a", hostMTU)
+	s.Cable(End{In: s.Switch, Name: "lan1a-up", Bridge: "lan1a"}, End{In: s.Switch, Name: "lan1-down", Bridge: "lan1"}, hostMTU, 1)
+	s.Switch.Plug("gw1-lan", "lan1a")
+
+	far := &s.GW[DC2].Config.Peers[0]
+	far.Locators = append(far.Locators, PeerLocator{Address: "192.0.2.11", RouterMAC: g.Config.RouterMAC, Priority: 1})
+	s.GW[DC1].Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.2", "192.0.2.11"}}
+	s.GW[DC2].Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.1", "192.0.2.11"}}
+	g.Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.1", "192.0.2.2"}}
+	return g
+}

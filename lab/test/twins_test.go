@@ -1,0 +1,171 @@
+package lab_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"roam/lab"
+)
+
+// twins are dc1's two gateways, and dc2's.
+type twins struct {
+	*lab.Sites
+	a, b *lab.Gateway // gw1 and gw1b
+}
+
+// newTwins starts two gateways at dc1 and one at dc2, gw1 as the designated one. They know each other by BGP only.
+func newTwins(t *testing.T, options lab.Options) *twins {
+	t.Helper()
+	options.NoRoutes = true
+	s := lab.NewSites(t, bins, options)
+	w := &twins{s, s.GW[lab.DC1], s.Sibling(bins)}
+	s.GW[lab.DC2].Launch()
+	w.a.Launch()
+	w.awaitState(w.a, "designated")
+	w.b.Launch()
+	for _, g := range w.all() {
+		g.AwaitReady()
+	}
+	w.awaitState(w.b, "standby")
+	return w
+}
+
+func (w *twins) all() []*lab.Gateway { return []*lab.Gateway{w.a, w.b, w.GW[lab.DC2]} }
+
+func segmentState(g *lab.Gateway) (string, error) {
+	var status struct {
+		Segments []struct{ Name, State string }
+	}
+	out, err := g.Ctl("-o", "json", "status")
+	if err == nil {
+		err = decode(out, &status)
+	}
+	if err != nil || len(status.Segments) == 0 {
+		return "", fmt.Errorf("%v, status %s", err, out)
+	}
+	return status.Segments[0].State, nil
+}
+
+func (w *twins) awaitState(g *lab.Gateway, want string) {
+	w.Helper()
+	w.Until(20*time.Second, g.Name+" is "+want, func() error {
+		is, err := segmentState(g)
+		if err == nil && is != want {
+			err = fmt.Errorf("it is %s", is)
+		}
+		return err
+	})
+}
+
+// fail takes a gateway's machine off both networks in one moment, and ends what runs on it.
+func (w *twins) fail(g *lab.Gateway) {
+	w.Helper()
+	w.Sever(g.Name + "-lan")
+	w.Sever(g.Name + "-wan")
+	g.Daemon.Kill()
+	g.Run(bins.Daemon, "--detach", "--config", g.ConfigFile())
+}
+
+// repair brings the machine back, as after a boot.
+func (w *twins) repair(g *lab.Gateway) {
+	w.Helper()
+	lan := "lan1"
+	if g == w.a {
+		lan = "lan1a"
+	}
+	w.Switch.Plug(g.Name+"-wan", "wan")
+	w.Switch.Plug(g.Name+"-lan", lan)
+	g.Start()
+	g.AwaitReady()
+}
+
+// everyWay waits until dc2 has both gateways of dc1 for a host.
+func (w *twins) everyWay(h *lab.Host, locators ...string) {
+	w.Helper()
+	for _, ip := range h.IPs() {
+		w.Until(30*time.Second, fmt.Sprintf("gw2 reaches %s by %v", ip, locators), func() error {
+			c, err := winner(w.GW[lab.DC2], ip.String())
+			if err != nil {
+				return err
+			}
+			var have []string
+			for _, l := range c.Via {
+				have = append(have, l.Address)
+			}
+			if fmt.Sprint(have) != fmt.Sprint(locators) || c.Site != "dc1" {
+				return fmt.Errorf("it has %+v", c)
+			}
+			return nil
+		})
+	}
+}
+
+// gaps ends the streams and tells how long each was silent at most. A gateway that died is missed in half a second; a bound that
+// a busy machine cannot break still tells that from a session's hold time and from hosts' caches, of a minute and more.
+func gaps(t *testing.T, list []*lab.Flow, during string) {
+	t.Helper()
+	for _, f := range list {
+		r := f.Stop()
+		t.Logf("%s: %s: %v lost, longest gap %v", during, f, r.Lost(), r.Gap.Round(time.Millisecond))
+		if r.Gap > 5*time.Second || r.Received == 0 {
+			t.Errorf("%s: flow %s: %v", during, f, r)
+		}
+	}
+}
+
+// TestTwins: of two gateways on one segment either may die, under streams of 1,000 packets a second each way, and come back.
+func TestTwins(t *testing.T) {
+	w := newTwins(t, lab.Options{})
+	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
+	w.foundBy(h11, h12, h21)
+	w.everyWay(h11, "192.0.2.1", "192.0.2.11")
+	w.everyWay(h12, "192.0.2.1", "192.0.2.11")
+	reach(t, w.Sites, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h12})
+
+	for _, step := range []struct {
+		what        string
+		fails, left *lab.Gateway
+	}{
+		{"the designated gateway dies", w.a, w.b},
+		{"the standby dies", w.a, w.b},
+		{"the other one dies, being designated", w.b, w.a},
+	} {
+		list := flows(w.Sites, h12, h21, 4000)
+		w.fail(step.fails)
+		progress(list, 500)
+		w.awaitState(step.left, "designated")
+		progress(list, 200)
+		gaps(t, list, step.what)
+
+		list = flows(w.Sites, h12, h21, 4000)
+		w.repair(step.fails)
+		w.awaitState(step.fails, "standby")
+		w.foundBy(h11, h12)
+		w.everyWay(h12, "192.0.2.1", "192.0.2.11")
+		progress(list, 500)
+		lossless(t, w.Sites, list, 62, "it comes back after "+step.what)
+	}
+}
+
+// foundBy has each gateway speak to the hosts of its site.
+func (w *twins) foundBy(hosts ...*lab.Host) {
+	w.Helper()
+	for _, h := range hosts {
+		at := []*lab.Gateway{w.GW[lab.DC2]}
+		if h.Site == lab.DC1 {
+			at = []*lab.Gateway{w.a, w.b}
+		}
+		for _, g := range at {
+			for _, ip := range h.IPs() {
+				w.Until(10*time.Second, fmt.Sprintf("%s finds %s", g.Name, ip), func() error {
+					out, err := g.Try("ping", "-n", "-c", "1", "-W", "1", ip.String())
+					if err != nil {
+						return fmt.Errorf("%w: %s", err, out)
+					}
+					return nil
+				})
+			}
+		}
+	}
+}
