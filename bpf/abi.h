@@ -173,6 +173,7 @@ struct tenant {
 enum mac_kind {
 	MAC_HERE = 1,		/* somebody here: frames to it are not for the gateway */
 	MAC_FOREIGN = 2,	/* a gateway that stood here, or stands elsewhere, before: frames to it are routed */
+	MAC_GATEWAY = 5,	/* MAC_HERE, and another gateway of the segment: no host, and it knows itself who lives elsewhere */
 };
 
 struct mac_key {

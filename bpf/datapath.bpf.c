@@ -217,7 +217,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		if (!p->ours) {
 			__u32 kind = station(p);
 
-			if (kind == MAC_HERE)
+			if (kind & MAC_HERE)
 				return PASS_NOT_OURS;
 			p->ours = kind == MAC_FOREIGN && !stands_by(p->segment);
 		}

@@ -111,6 +111,19 @@ static __always_inline enum answer answer_of(__u32 id, __u32 segment, int bridge
 	return ANSWER_NONE;
 }
 
+/* Another gateway that looks for a host asks whoever has it, not who knows the way: it would take our MAC for the host's. */
+static __always_inline int asks_itself(const struct ethhdr *eth, __u32 segment, enum answer answer)
+{
+	struct mac_key key = { .segment = segment };
+	__u32 *kind;
+
+	if (answer != ANSWER_PROXY)
+		return 0;
+	mac_copy(key.mac, eth->h_source);
+	kind = bpf_map_lookup_elem(&macs, &key);
+	return kind && *kind == MAC_GATEWAY;
+}
+
 static __always_inline __u32 read32(const __u8 *b)
 {
 	return (__u32)b[0] << 24 | (__u32)b[1] << 16 | (__u32)b[2] << 8 | b[3];
@@ -139,7 +152,7 @@ __attribute__((noinline)) __u32 arp_answer(struct xdp_md *ctx, __u32 link, __u32
 	if (sender == target)
 		return PASS_ARP;
 	answer = answer_of(find_host4(tenant, target), segment, !!link, mac);
-	if (answer == ANSWER_NONE || (!sender && !defends(answer, link)))
+	if (answer == ANSWER_NONE || (!sender && !defends(answer, link)) || asks_itself(eth, segment, answer))
 		return PASS_ARP;
 
 	arp->op = bpf_htons(ARP_REPLY);
@@ -265,7 +278,7 @@ __attribute__((noinline)) __u32 nd_answer(struct xdp_md *ctx, __u32 link, __u32 
 	if (ip6_multicast(src) || eth->h_source[0] & 1 || (unspecified && !ip6_multicast(nd->ip.daddr.s6_addr32)))
 		return PASS_ND;
 	answer = answer_nd(owner, nd->target, !!link, mac);
-	if (answer == ANSWER_NONE || (unspecified && !defends(answer, link)))
+	if (answer == ANSWER_NONE || (unspecified && !defends(answer, link)) || asks_itself(eth, segment, answer))
 		return PASS_ND;
 	/* O = 1 even where RFC 4861 lets a proxy send 0: a host that just lost its neighbour to another site must
 	 * replace the old MAC, not keep it. */

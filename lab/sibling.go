@@ -33,8 +33,14 @@ func (s *Sites) Sibling(bins Binaries) *Gateway {
 
 	far := &s.GW[DC2].Config.Peers[0]
 	far.Locators = append(far.Locators, PeerLocator{Address: "192.0.2.11", RouterMAC: g.Config.RouterMAC, Priority: 1})
-	s.GW[DC1].Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.2", "192.0.2.11"}}
-	s.GW[DC2].Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.1", "192.0.2.11"}}
-	g.Config.BGP = &BGP{ASN: 65000, Neighbors: []string{"192.0.2.1", "192.0.2.2"}}
+	mesh := map[string]*Gateway{"192.0.2.1": s.GW[DC1], "192.0.2.2": s.GW[DC2], "192.0.2.11": g}
+	for own, gateway := range mesh {
+		gateway.Config.BGP = &BGP{ASN: 65000}
+		for other := range mesh {
+			if other != own {
+				gateway.Config.BGP.Neighbors = append(gateway.Config.BGP.Neighbors, "{address: "+other+", timers: {connect_retry: 1s}}")
+			}
+		}
+	}
 	return g
 }

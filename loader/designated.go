@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -107,31 +108,34 @@ func (d *daemon) setDuties(c *config.Config) {
 	d.radv.Set(slices.DeleteFunc(advertised(c), func(l radv.Link) bool { return !mine[l.Interface] }))
 }
 
-// shareSegments has the other gateways on a segment taken for neither hosts nor nobody.
+// shareSegments has the other gateways on a segment taken for neither hosts nor nobody. The caller holds electing.
 func (d *daemon) shareSegments() {
-	is := map[string][]route.MAC{}
+	now := map[string][]route.MAC{}
 	for segment, s := range d.duties {
 		for _, o := range s.Others {
-			is[segment] = append(is[segment], o.MAC)
+			now[segment] = append(now[segment], o.MAC)
 		}
-		slices.SortFunc(is[segment], func(a, b route.MAC) int { return slices.Compare(a[:], b[:]) })
-		index := int(d.gateway.SegmentIndex(segment))
-		for _, mac := range is[segment] {
-			if !slices.Contains(d.siblings[segment], mac) {
-				d.setMAC(index, mac, true)
-			}
-		}
-		for _, mac := range d.siblings[segment] {
-			if !slices.Contains(is[segment], mac) {
-				d.setMAC(index, mac, false)
-			}
-		}
+		slices.SortFunc(now[segment], func(a, b route.MAC) int { return slices.Compare(a[:], b[:]) })
 	}
-	for segment := range d.duties {
-		if !slices.Equal(is[segment], d.siblings[segment]) {
-			d.siblings = is
-			d.hosts.SetSegments(d.segments(d.config.Load()))
-			return
+	if reflect.DeepEqual(now, d.siblings) {
+		return
+	}
+	d.noteSiblings(d.siblings, now, false)
+	d.noteSiblings(now, d.siblings, true)
+	d.siblings = now
+	d.hosts.SetSegments(d.segments(d.config.Load()))
+}
+
+// noteSiblings tells the data path of the gateways that one list has and the other has not.
+func (d *daemon) noteSiblings(these, butNot map[string][]route.MAC, present bool) {
+	for segment, list := range these {
+		for _, mac := range list {
+			if slices.Contains(butNot[segment], mac) {
+				continue
+			}
+			if err := d.gateway.SetSibling(d.gateway.SegmentIndex(segment), mac, present); err != nil {
+				d.log.Warn("note another gateway", "segment", segment, "error", err)
+			}
 		}
 	}
 }
@@ -171,7 +175,7 @@ func (d *daemon) rank() designate.Rank {
 	}
 	locators := d.gateway.Locators()
 	if len(locators) > 0 && !slices.ContainsFunc(locators, func(l datapath.LocatorState) bool { return l.Up }) {
-		return designate.CutOff
+		return designate.Isolated
 	}
 	return designate.Ready
 }

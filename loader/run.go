@@ -92,7 +92,7 @@ type daemon struct {
 	elected  chan struct{} // asks for a look at the elections
 	electing sync.Mutex    // guards the two that follow
 	duties   duties
-	siblings map[string][]route.MAC // of other gateways, by segment
+	siblings map[string][]route.MAC // other gateways that are heard, by segment
 	synced   atomic.Bool            // every source has reported
 }
 

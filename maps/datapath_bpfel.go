@@ -246,6 +246,7 @@ type datapathMacKind uint32
 const (
 	datapathMacKindMAC_HERE    datapathMacKind = 1
 	datapathMacKindMAC_FOREIGN datapathMacKind = 2
+	datapathMacKindMAC_GATEWAY datapathMacKind = 5
 )
 
 type datapathNexthop struct {

@@ -114,6 +114,7 @@ const DSCPCopy = uint8(datapathDscpDSCP_COPY)
 const (
 	MACHere    = uint32(datapathMacKindMAC_HERE)
 	MACForeign = uint32(datapathMacKindMAC_FOREIGN)
+	MACGateway = uint32(datapathMacKindMAC_GATEWAY)
 )
 
 // Kinds of next hop, and the ids that every table starts with.

@@ -328,3 +328,17 @@ func TestStandby(t *testing.T) {
 		})
 	}
 }
+
+// Another gateway that looks for a host hears nothing of hosts elsewhere; it may ask for the gateway's address.
+func TestSiblingAsks(t *testing.T) {
+	w := newWorld(t)
+	w.fill(onLAN)
+	w.station(segment1, hostMAC(asker), maps.MACGateway)
+	w.check(t, w.arpFor(f4(atB4)).bytes(), want{reason: "pass_arp"})
+	w.check(t, w.solicit(v6.addr(atB4)).bytes(), want{reason: "pass_nd"})
+	a := w.arpFor(f4(gateway))
+	w.check(t, a.bytes(), a.answer())
+	in := w.base(v4, atB4)
+	in.dst = hostMAC(asker) // what is sent to it is its own
+	w.check(t, in.bytes(), want{reason: "pass_not_ours"})
+}

@@ -148,6 +148,134 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// settled waits until every gateway has a host at a site with a sequence: dc1's gateways as their own, dc2's by both, or the other way round.
+func (w *twins) settled(h *lab.Host, site int, sequence uint32) {
+	w.Helper()
+	for _, g := range w.all() {
+		knows(w.Sites, g, h, site, sequence)
+	}
+	if site == lab.DC1 {
+		w.everyWay(h, "192.0.2.1", "192.0.2.11")
+	}
+	for _, g := range w.all() {
+		for _, ip := range h.IPs() {
+			if is := show(g, ip); is.Site != lab.SiteNames[site] || is.State == "conflict" || is.State == "frozen" {
+				w.Fatalf("%s shows %s as %+v", g.Name, ip, is)
+			}
+		}
+	}
+}
+
+// moves counts what a gateway tells of a host's moves.
+func moves(g *lab.Gateway, ip string) (n int) {
+	for _, e := range events(g) {
+		if e.Kind == "move" && e.Subject == ip {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTwinsShareHosts: a host of a site is both gateways' and neither's: being seen by the other one is no move, and a move raises its
+// sequence by one. What the other gateway forwards, and the other gateway itself, are taken for no host.
+func TestTwinsShareHosts(t *testing.T) {
+	w := newTwins(t, lab.Options{})
+	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
+	w.foundBy(h11, h12, h21)
+	for _, h := range []*lab.Host{h11, h12} {
+		w.settled(h, lab.DC1, 0)
+	}
+	w.settled(h21, lab.DC2, 0)
+	list := flows(w.Sites, h12, h21, 400)
+	for move := 1; move <= 4; move++ {
+		site := move % 2
+		w.Replug(h11, site)
+		h11.Announce()
+		w.settled(h11, site, uint32(move))
+		reach(t, w.Sites, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
+	}
+	lossless(t, w.Sites, list, 62, "hosts that did not move")
+	for _, g := range w.all() {
+		for _, ip := range h11.IPs() {
+			if n := moves(g, ip.String()); n != 4 {
+				t.Errorf("%s tells of %d moves of %s: %+v", g.Name, n, ip, events(g))
+			}
+		}
+		for _, kind := range []string{"conflict", "frozen", "failover", "refused"} {
+			for _, e := range events(g) {
+				if e.Kind == kind {
+					t.Errorf("%s tells of %+v", g.Name, e)
+				}
+			}
+		}
+		for _, own := range append(w.a.Config.Own, w.b.Config.Own...) {
+			if c, err := winner(g, own); err == nil {
+				t.Errorf("%s takes a gateway for a host: %+v", g.Name, c)
+			}
+		}
+	}
+	w.settled(h12, lab.DC1, 0)
+	w.settled(h21, lab.DC2, 0)
+}
+
+// TestTwinsSplit: where the segment splits between two gateways each part has one that answers, and where it heals one of them stays.
+func TestTwinsSplit(t *testing.T) {
+	w := newTwins(t, lab.Options{})
+	h12, h21 := w.H("h12"), w.H("h21")
+	w.foundBy(h12, h21)
+	w.everyWay(h12, "192.0.2.1", "192.0.2.11")
+	reach(t, w.Sites, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h12})
+	for range 2 {
+		list := flows(w.Sites, h12, h21, 400)
+		w.Sever("lan1-down")
+		w.awaitState(w.b, "designated")
+		w.awaitState(w.a, "designated")
+		progress(list, 200)
+		w.Switch.Plug("lan1-down", "lan1")
+		w.Until(20*time.Second, "one of two is designated", func() error {
+			a, err := segmentState(w.a)
+			b, err2 := segmentState(w.b)
+			if (a == "designated") == (b == "designated") {
+				return fmt.Errorf("gw1 is %s (%v), gw1b is %s (%v)", a, err, b, err2)
+			}
+			return nil
+		})
+		progress(list, 200)
+		gaps(t, list, "the segment splits and heals")
+	}
+}
+
+// TestTwinsMove: a gateway dies while a host moves to its site, and sessions are cut while one moves: in the end it is in one place.
+func TestTwinsMove(t *testing.T) {
+	w := newTwins(t, lab.Options{})
+	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
+	w.foundBy(h11, h12, h21)
+	w.settled(h11, lab.DC1, 0)
+	w.Replug(h11, lab.DC2)
+	h11.Announce()
+	w.settled(h11, lab.DC2, 1)
+
+	w.Replug(h11, lab.DC1)
+	h11.Announce()
+	w.fail(w.a)
+	for _, g := range []*lab.Gateway{w.b, w.GW[lab.DC2]} {
+		knows(w.Sites, g, h11, lab.DC1, 2)
+	}
+	w.awaitState(w.b, "designated")
+	reach(t, w.Sites, [2]*lab.Host{h21, h11}, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, h21})
+	w.repair(w.a)
+	w.foundBy(h11, h12)
+	w.settled(h11, lab.DC1, 2)
+
+	mend := firewall(w.Sites, "tcp dport 179")
+	w.Replug(h11, lab.DC2)
+	h11.Announce()
+	knows(w.Sites, w.GW[lab.DC2], h11, lab.DC2, 3)
+	mend()
+	w.settled(h11, lab.DC2, 3)
+	reach(t, w.Sites, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
+}
+
 // foundBy has each gateway speak to the hosts of its site.
 func (w *twins) foundBy(hosts ...*lab.Host) {
 	w.Helper()

@@ -61,7 +61,7 @@ type SegmentGateway struct {
 	MAC        string     `json:"mac"`              // of its port
 	Address    netip.Addr `json:"address,omitzero"` // its own
 	Site       string     `json:"site"`
-	Rank       string     `json:"rank"` // ready, starting, cut off, leaving
+	Rank       string     `json:"rank"` // ready, starting, isolated, cut off, leaving
 	Priority   uint8      `json:"priority"`
 	Designated bool       `json:"designated"`
 	Own        bool       `json:"own"`

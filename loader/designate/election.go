@@ -5,8 +5,9 @@
 // find each other by hellos on the LAN (wire.go); an Election is what one of them makes of what it hears. It has no clock and no socket:
 // a Designator (designate.go) brings both.
 //
-// The fitter comes first, then the higher priority, then the lower MAC. Who is designated stays so while nobody is fitter or, for a while, has
-// a higher priority: a gateway that comes back takes nothing away from one that does as well. Whoever takes over says so at once, and
+// The fitter comes first, then the higher priority, then the lower MAC. One that leaves or is cut off is replaced at once. One that is less fit
+// otherwise has a moment, for the others may be about to be so as well; one with a lower priority has longer; and one that does as well
+// stays: a gateway that comes back takes nothing away from it. Whoever takes over says so at once, and
 // whoever is designated and hears of a better one that is gives in: two may be designated for the time of a frame, none only
 // while one that died is not missed yet. Where the LAN splits, each part has one; where it heals, the better of them stays.
 package designate
@@ -18,13 +19,14 @@ import (
 	"roam/loader/route"
 )
 
-// Rank is how fit a gateway is: a fitter one takes over at once.
+// Rank is how fit a gateway is.
 type Rank uint8
 
 // The ranks. Their numbers travel.
 const (
 	Leaving  Rank = iota // it is about to end, or is to be left out
-	CutOff               // it reaches no other site
+	CutOff               // its ports towards other sites are down
+	Isolated             // no other site answers it
 	Starting             // it does not know yet who lives where
 	Ready
 )
@@ -36,7 +38,7 @@ func (r Rank) String() string {
 	return "unknown"
 }
 
-var rankNames = [...]string{"leaving", "cut off", "starting", "ready"}
+var rankNames = [...]string{"leaving", "cut off", "isolated", "starting", "ready"}
 
 // Hello is what a gateway says of itself.
 type Hello struct {
@@ -81,8 +83,10 @@ type Election struct {
 	state  State
 	since  time.Time // of the state
 	listen time.Time // until when others had no time to be heard
-	ahead  time.Time // since when we have the highest priority and another one is designated; zero: we have not
+	ahead  time.Time // since when we come first and another one, which does not, is designated; zero: we do not
 	peers  map[route.MAC]*peer
+
+	patience time.Duration // how long that one is left in place
 }
 
 // maxPeers bounds what somebody who makes gateways up can cost.
@@ -165,15 +169,18 @@ func (e *Election) shall(first, designated *peer, now time.Time) bool {
 		return designated == nil || designated.before(&e.self) < 0
 	case e.state == Listening && now.Before(e.listen), first != nil && first.before(&e.self) > 0:
 		return false
-	case designated == nil, designated.Rank < e.self.Rank:
+	case designated == nil, designated.Rank <= CutOff && e.self.Rank > designated.Rank:
 		return true
-	case designated.Priority == e.self.Priority:
+	case designated.Rank == e.self.Rank && designated.Priority == e.self.Priority:
 		return false
 	case ahead.IsZero():
 		ahead = now
 	}
-	e.ahead = ahead
-	return now.Sub(ahead) >= e.Preempt
+	e.ahead, e.patience = ahead, e.Preempt
+	if designated.Rank < e.self.Rank {
+		e.patience = e.self.Hold
+	}
+	return now.Sub(ahead) >= e.patience
 }
 
 func (e *Election) become(s State, now time.Time) {
@@ -196,7 +203,7 @@ func (e *Election) Next() (next time.Time) {
 		earlier(e.listen)
 	}
 	if !e.ahead.IsZero() {
-		earlier(e.ahead.Add(e.Preempt))
+		earlier(e.ahead.Add(e.patience))
 	}
 	return next
 }

@@ -101,6 +101,19 @@ func TestElection(t *testing.T) {
 			s.hear(9, CutOff, 100, true)
 			s.is(Designated)
 		},
+		"it is isolated: others may be about to be": func(s *script) {
+			s.hear(9, Ready, 100, true)
+			s.wait(hold - 1)
+			for _, mine := range []Rank{Isolated, Ready} {
+				s.hear(9, Isolated, 100, true)
+				s.say(5, mine, 100)
+				s.wait(hold - 1)
+				s.is(Standby)
+			}
+			s.hear(9, Isolated, 100, true)
+			s.wait(1)
+			s.is(Designated)
+		},
 		"it leaves, and we have a lower priority": func(s *script) {
 			s.hear(9, Ready, 200, true)
 			s.wait(hold - 1)
@@ -241,7 +254,7 @@ func (l *lan) shake() string {
 		m.part = l.g.IntN(2)
 		return fmt.Sprint(m.hello.MAC, " is in part ", m.part)
 	case 3:
-		m.hello.Rank = Rank(l.g.IntN(4))
+		m.hello.Rank = Rank(l.g.IntN(int(Ready) + 1))
 		m.Say(m.hello, l.now)
 		return fmt.Sprint(m.hello.MAC, " is ", m.hello.Rank)
 	case 4:
