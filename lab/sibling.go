@@ -2,15 +2,15 @@ package lab
 
 // Sibling gives dc1 a second gateway, gw1b, on the same segment, before Up:
 //
-//	h11 .11   h12 .12
-//	  |         |
-//	==+=========+====+=========+==== lan1
-//	                 |         |
-//	               ( lan1a )   |          gw1 is behind a switch of its own: when it dies, no port of lan1 goes down
-//	             lan0|         |lan0
-//	              [gw1]     [gw1b]
-//	      192.0.2.1 |wan0     |wan0  192.0.2.11, 2001:db8:ff::11
-//	              ( wan ... gw2 )
+//	   h11 .11   h12 .12
+//	     |         |
+//	=====+====+====+====+===== lan1
+//	          |         |
+//	     ( lan1-a ) ( lan1-b )    each gateway has a switch of its own: when it dies, no port of lan1 goes down
+//	      lan0|         |lan0
+//	        [gw1]    [gw1b]
+//	     wan0|           |wan0    192.0.2.1 and 192.0.2.11
+//	         ( wan ... gw2 )
 //
 // All three speak BGP with each other, in one AS.
 func (s *Sites) Sibling(bins Binaries) *Gateway {
@@ -27,9 +27,11 @@ func (s *Sites) Sibling(bins Binaries) *Gateway {
 	s.Cable(End{In: g.Namespace, Name: "wan0"}, End{In: s.Switch, Name: "gw1b-wan", Bridge: "wan"}, s.underlayMTU(), 1)
 	g.Addresses("wan0", "192.0.2.11/24", "2001:db8:ff::11/64")
 
-	s.Switch.Bridge("lan1a", hostMTU)
-	s.Cable(End{In: s.Switch, Name: "lan1a-up", Bridge: "lan1a"}, End{In: s.Switch, Name: "lan1-down", Bridge: "lan1"}, hostMTU, 1)
-	s.Switch.Plug("gw1-lan", "lan1a")
+	for gateway, own := range map[string]string{"gw1": "lan1-a", "gw1b": "lan1-b"} {
+		s.Switch.Bridge(own, hostMTU)
+		s.Cable(End{In: s.Switch, Name: gateway + "-up", Bridge: own}, End{In: s.Switch, Name: gateway + "-down", Bridge: "lan1"}, hostMTU, 1)
+		s.Switch.Plug(gateway+"-lan", own)
+	}
 
 	far := &s.GW[DC2].Config.Peers[0]
 	far.Locators = append(far.Locators, PeerLocator{Address: "192.0.2.11", RouterMAC: g.Config.RouterMAC, Priority: 1})

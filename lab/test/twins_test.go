@@ -11,48 +11,86 @@ import (
 // twins are dc1's two gateways, and dc2's.
 type twins struct {
 	*lab.Sites
-	a, b *lab.Gateway // gw1 and gw1b
+	a, b *lab.Gateway // of dc1: the designated one at the start, and the standby
 }
 
-// newTwins starts two gateways at dc1 and one at dc2, gw1 as the designated one. They know each other by BGP only.
-func newTwins(t *testing.T, options lab.Options) *twins {
+// newTwins starts two gateways at dc1 and one at dc2. They know each other by BGP only.
+func newTwins(t *testing.T, mobility string) *twins {
 	t.Helper()
-	options.NoRoutes = true
-	s := lab.NewSites(t, bins, options)
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
 	w := &twins{s, s.GW[lab.DC1], s.Sibling(bins)}
-	s.GW[lab.DC2].Launch()
-	w.a.Launch()
-	w.awaitState(w.a, "designated")
-	w.b.Launch()
+	for _, g := range w.all() {
+		g.Config.Mobility = mobility
+		g.Launch()
+	}
 	for _, g := range w.all() {
 		g.AwaitReady()
 	}
-	w.awaitState(w.b, "standby")
+	if w.oneDesignated() == w.b {
+		w.a, w.b = w.b, w.a
+	}
 	return w
+}
+
+// oneDesignated waits until dc1's gateways are ready and one of them is designated.
+func (w *twins) oneDesignated() (found *lab.Gateway) {
+	w.Helper()
+	w.Until(20*time.Second, "one of two gateways is designated, and both are ready", func() error {
+		found = nil
+		for _, g := range []*lab.Gateway{w.a, w.b} {
+			s, err := segmentOf(g)
+			if err != nil {
+				return err
+			}
+			for _, heard := range s.Gateways {
+				if heard.Rank != "ready" || len(s.Gateways) != 2 {
+					return fmt.Errorf("%s hears %+v", g.Name, s)
+				}
+			}
+			if s.State == "designated" && found != nil {
+				return fmt.Errorf("both are designated")
+			}
+			if s.State == "designated" {
+				found = g
+			}
+		}
+		if found == nil {
+			return fmt.Errorf("none is designated")
+		}
+		return nil
+	})
+	return found
 }
 
 func (w *twins) all() []*lab.Gateway { return []*lab.Gateway{w.a, w.b, w.GW[lab.DC2]} }
 
-func segmentState(g *lab.Gateway) (string, error) {
-	var status struct {
-		Segments []struct{ Name, State string }
+// elected is what these tests read of a segment in roamctl status.
+type elected struct {
+	State    string
+	Gateways []struct {
+		Rank       string
+		Designated bool
 	}
+}
+
+func segmentOf(g *lab.Gateway) (elected, error) {
+	var status struct{ Segments []elected }
 	out, err := g.Ctl("-o", "json", "status")
 	if err == nil {
 		err = decode(out, &status)
 	}
 	if err != nil || len(status.Segments) == 0 {
-		return "", fmt.Errorf("%v, status %s", err, out)
+		return elected{}, fmt.Errorf("%v, status %s", err, out)
 	}
-	return status.Segments[0].State, nil
+	return status.Segments[0], nil
 }
 
 func (w *twins) awaitState(g *lab.Gateway, want string) {
 	w.Helper()
 	w.Until(20*time.Second, g.Name+" is "+want, func() error {
-		is, err := segmentState(g)
-		if err == nil && is != want {
-			err = fmt.Errorf("it is %s", is)
+		is, err := segmentOf(g)
+		if err == nil && is.State != want {
+			err = fmt.Errorf("it is %s", is.State)
 		}
 		return err
 	})
@@ -70,12 +108,8 @@ func (w *twins) fail(g *lab.Gateway) {
 // repair brings the machine back, as after a boot.
 func (w *twins) repair(g *lab.Gateway) {
 	w.Helper()
-	lan := "lan1"
-	if g == w.a {
-		lan = "lan1a"
-	}
 	w.Switch.Plug(g.Name+"-wan", "wan")
-	w.Switch.Plug(g.Name+"-lan", lan)
+	w.Switch.Plug(g.Name+"-lan", map[string]string{"gw1": "lan1-a", "gw1b": "lan1-b"}[g.Name])
 	g.Start()
 	g.AwaitReady()
 }
@@ -116,7 +150,7 @@ func gaps(t *testing.T, list []*lab.Flow, during string) {
 
 // TestTwins: of two gateways on one segment either may die, under streams of 1,000 packets a second each way, and come back.
 func TestTwins(t *testing.T) {
-	w := newTwins(t, lab.Options{})
+	w := newTwins(t, "")
 	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
 	w.foundBy(h11, h12, h21)
 	w.everyWay(h11, "192.0.2.1", "192.0.2.11")
@@ -129,7 +163,6 @@ func TestTwins(t *testing.T) {
 	}{
 		{"the designated gateway dies", w.a, w.b},
 		{"the standby dies", w.a, w.b},
-		{"the other one dies, being designated", w.b, w.a},
 	} {
 		list := flows(w.Sites, h12, h21, 4000)
 		w.fail(step.fails)
@@ -166,6 +199,19 @@ func (w *twins) settled(h *lab.Host, site int, sequence uint32) {
 	}
 }
 
+// move replugs a host, has it announce itself, and waits until everybody knows, and those where it was have let go.
+func (w *twins) move(h *lab.Host, site int, sequence uint32) {
+	w.Helper()
+	w.Replug(h, site)
+	h.Announce()
+	w.settled(h, site, sequence)
+	for _, g := range w.all() {
+		if g.Config.Site != lab.SiteNames[site] {
+			gone(w.Sites, g, h)
+		}
+	}
+}
+
 // moves counts what a gateway tells of a host's moves.
 func moves(g *lab.Gateway, ip string) (n int) {
 	for _, e := range events(g) {
@@ -179,7 +225,7 @@ func moves(g *lab.Gateway, ip string) (n int) {
 // TestTwinsShareHosts: a host of a site is both gateways' and neither's: being seen by the other one is no move, and a move raises its
 // sequence by one. What the other gateway forwards, and the other gateway itself, are taken for no host.
 func TestTwinsShareHosts(t *testing.T) {
-	w := newTwins(t, lab.Options{})
+	w := newTwins(t, "")
 	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
 	w.foundBy(h11, h12, h21)
 	for _, h := range []*lab.Host{h11, h12} {
@@ -189,9 +235,7 @@ func TestTwinsShareHosts(t *testing.T) {
 	list := flows(w.Sites, h12, h21, 400)
 	for move := 1; move <= 4; move++ {
 		site := move % 2
-		w.Replug(h11, site)
-		h11.Announce()
-		w.settled(h11, site, uint32(move))
+		w.move(h11, site, uint32(move))
 		reach(t, w.Sites, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
 	}
 	lossless(t, w.Sites, list, 62, "hosts that did not move")
@@ -220,26 +264,19 @@ func TestTwinsShareHosts(t *testing.T) {
 
 // TestTwinsSplit: where the segment splits between two gateways each part has one that answers, and where it heals one of them stays.
 func TestTwinsSplit(t *testing.T) {
-	w := newTwins(t, lab.Options{})
+	w := newTwins(t, "{probe: {interval: 200ms, lost: 3}}") // so soon the part without the host withdraws it
 	h12, h21 := w.H("h12"), w.H("h21")
 	w.foundBy(h12, h21)
 	w.everyWay(h12, "192.0.2.1", "192.0.2.11")
 	reach(t, w.Sites, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h12})
 	for range 2 {
 		list := flows(w.Sites, h12, h21, 400)
-		w.Sever("lan1-down")
+		w.Sever("gw1-down")
 		w.awaitState(w.b, "designated")
 		w.awaitState(w.a, "designated")
 		progress(list, 200)
-		w.Switch.Plug("lan1-down", "lan1")
-		w.Until(20*time.Second, "one of two is designated", func() error {
-			a, err := segmentState(w.a)
-			b, err2 := segmentState(w.b)
-			if (a == "designated") == (b == "designated") {
-				return fmt.Errorf("gw1 is %s (%v), gw1b is %s (%v)", a, err, b, err2)
-			}
-			return nil
-		})
+		w.Switch.Plug("gw1-down", "lan1")
+		w.oneDesignated()
 		progress(list, 200)
 		gaps(t, list, "the segment splits and heals")
 	}
@@ -247,13 +284,11 @@ func TestTwinsSplit(t *testing.T) {
 
 // TestTwinsMove: a gateway dies while a host moves to its site, and sessions are cut while one moves: in the end it is in one place.
 func TestTwinsMove(t *testing.T) {
-	w := newTwins(t, lab.Options{})
+	w := newTwins(t, "")
 	h11, h12, h21 := w.H("h11"), w.H("h12"), w.H("h21")
 	w.foundBy(h11, h12, h21)
 	w.settled(h11, lab.DC1, 0)
-	w.Replug(h11, lab.DC2)
-	h11.Announce()
-	w.settled(h11, lab.DC2, 1)
+	w.move(h11, lab.DC2, 1)
 
 	w.Replug(h11, lab.DC1)
 	h11.Announce()
@@ -273,6 +308,7 @@ func TestTwinsMove(t *testing.T) {
 	knows(w.Sites, w.GW[lab.DC2], h11, lab.DC2, 3)
 	mend()
 	w.settled(h11, lab.DC2, 3)
+	h12.IP("neigh flush dev eth0") // the switches still send h11's MAC to where it was
 	reach(t, w.Sites, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
 }
 
