@@ -174,7 +174,6 @@ func TestTwins(t *testing.T) {
 		list = flows(w.Sites, h12, h21, 4000)
 		w.repair(step.fails)
 		w.awaitState(step.fails, "standby")
-		w.foundBy(h11, h12)
 		w.everyWay(h12, "192.0.2.1", "192.0.2.11")
 		progress(list, 500)
 		lossless(t, w.Sites, list, 62, "it comes back after "+step.what)
@@ -262,6 +261,54 @@ func TestTwinsShareHosts(t *testing.T) {
 	w.settled(h21, lab.DC2, 0)
 }
 
+// TestTwinsHandOver: the designated gateway loses a port, or is stopped, and the other one does its work at once. What it had learnt it learns again
+// from the other one.
+func TestTwinsHandOver(t *testing.T) {
+	w := newTwins(t, "")
+	h12, h21 := w.H("h12"), w.H("h21")
+	w.foundBy(h12, h21)
+	both := []string{"192.0.2.1", "192.0.2.11"}
+	w.everyWay(h12, both...)
+	reach(t, w.Sites, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h12})
+	for _, step := range []struct {
+		what     string
+		do, undo func(g *lab.Gateway)
+		left     bool // the other one is the only way to the host
+	}{
+		{
+			"the access port goes down",
+			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-lan down") },
+			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-lan up") }, true,
+		},
+		{
+			"the underlay port goes down",
+			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-wan down") },
+			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-wan up") }, false,
+		},
+		{
+			"the daemon is stopped",
+			func(g *lab.Gateway) { g.Stop() },
+			func(g *lab.Gateway) { g.Start(); g.AwaitReady() }, false,
+		},
+	} {
+		goes, stays := w.a, w.b
+		if w.oneDesignated() == w.b {
+			goes, stays = w.b, w.a
+		}
+		list := flows(w.Sites, h12, h21, 2000)
+		step.do(goes)
+		w.awaitState(stays, "designated")
+		if step.left {
+			w.everyWay(h12, stays.Config.Locators...)
+		}
+		progress(list, 200)
+		gaps(t, list, step.what)
+		step.undo(goes)
+		w.awaitState(goes, "standby")
+		w.everyWay(h12, both...)
+	}
+}
+
 // TestTwinsSplit: where the segment splits between two gateways each part has one that answers, and where it heals one of them stays.
 func TestTwinsSplit(t *testing.T) {
 	w := newTwins(t, "{probe: {interval: 200ms, lost: 3}}") // so soon the part without the host withdraws it
@@ -299,7 +346,6 @@ func TestTwinsMove(t *testing.T) {
 	w.awaitState(w.b, "designated")
 	reach(t, w.Sites, [2]*lab.Host{h21, h11}, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, h21})
 	w.repair(w.a)
-	w.foundBy(h11, h12)
 	w.settled(h11, lab.DC1, 2)
 
 	mend := firewall(w.Sites, "tcp dport 179")
