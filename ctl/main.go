@@ -115,7 +115,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return usage("use -o table or -o json", "output %q is unknown", c.String("output"))
 		},
 		Commands: []*cli.Command{
-			statusCommand(), routeCommand(), hostCommand(), siteCommand(), sessionCommand(), pingCommand(), countersCommand(), topCommand(), eventsCommand(), traceCommand(), captureCommand(), explainCommand(),
+			statusCommand(), routeCommand(), hostCommand(), siteCommand(), gatewayCommand(), sessionCommand(), pingCommand(), countersCommand(), topCommand(), eventsCommand(), traceCommand(), captureCommand(), explainCommand(),
 			doctorCommand(), reloadCommand(), completionCommand(),
 		},
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,

@@ -187,6 +187,9 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 	}
 	s.Segments = d.segmentStates()
 	s.Warnings = append(s.Warnings, d.electionWarnings()...)
+	if d.drained.Load() {
+		s.Warnings = append(s.Warnings, "this gateway is drained: roamctl gateway undrain puts it back into service")
+	}
 	for name, err := range d.failed.all() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %v", name, err))
 	}

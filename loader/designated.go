@@ -168,6 +168,8 @@ func (d *daemon) rerank() { d.designator.SetRank(d.rank()) }
 
 func (d *daemon) rank() designate.Rank {
 	switch {
+	case d.drained.Load():
+		return designate.Leaving
 	case !slices.ContainsFunc(d.config.Load().Underlay.Interfaces, carrier):
 		return designate.CutOff
 	case !d.synced.Load():
@@ -289,4 +291,11 @@ func (d *daemon) designatedAt(tenant route.TenantID, key route.Key) string {
 		return gatewayName(first)
 	}
 	return ""
+}
+
+// Drain implements api.Operator: what is announced is withdrawn, and other gateways on our segments step in. What still comes is forwarded.
+func (o operator) Drain(out bool) {
+	o.d.drained.Store(out)
+	o.d.bgp.Withhold(out)
+	o.d.rerank()
 }

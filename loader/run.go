@@ -94,6 +94,7 @@ type daemon struct {
 	duties   duties
 	siblings map[string][]route.MAC // other gateways that are heard, by segment
 	synced   atomic.Bool            // every source has reported
+	drained  atomic.Bool            // somebody took this gateway out of service
 }
 
 // task is something long-lived. It returns nil when its context ends, and an error when the daemon cannot go on without it.

@@ -261,7 +261,7 @@ func TestTwinsShareHosts(t *testing.T) {
 	w.settled(h21, lab.DC2, 0)
 }
 
-// TestTwinsHandOver: the designated gateway loses a port, or is stopped, and the other one does its work at once. What it had learnt it learns again
+// TestTwinsHandOver: the designated gateway loses a port, is drained, or is stopped, and the other one does its work at once. What it had learnt it learns again
 // from the other one.
 func TestTwinsHandOver(t *testing.T) {
 	w := newTwins(t, "")
@@ -284,6 +284,11 @@ func TestTwinsHandOver(t *testing.T) {
 			"the underlay port goes down",
 			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-wan down") },
 			func(g *lab.Gateway) { w.Switch.IP("link set " + g.Name + "-wan up") }, false,
+		},
+		{
+			"it is drained",
+			func(g *lab.Gateway) { g.MustCtl("gateway", "drain") },
+			func(g *lab.Gateway) { g.MustCtl("gateway", "undrain") }, true,
 		},
 		{
 			"the daemon is stopped",

@@ -85,6 +85,8 @@ type Operator interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	// Clear frees a host that is frozen; false if it is not.
 	Clear(key route.Key) bool
+	// Drain takes this gateway out of service, or puts it back. The same word again changes nothing.
+	Drain(out bool)
 }
 
 // Names translates between what people say and numbers.

@@ -230,6 +230,11 @@ type Clear struct {
 	Tenant  string     `json:"tenant,omitempty"`
 }
 
+// Drain is the body of POST /v1/gateway/drain, and its answer.
+type Drain struct {
+	Drained bool `json:"drained"`
+}
+
 // Move is the body of POST /v1/hosts/move.
 type Move struct {
 	Address netip.Addr `json:"address"`

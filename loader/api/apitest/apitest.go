@@ -406,6 +406,9 @@ func (d *Daemon) Clear(key route.Key) bool {
 	return key == route.KeyOf(1, netip.MustParseAddr("10.1.0.9"))
 }
 
+// Drain implements api.Operator.
+func (d *Daemon) Drain(bool) {}
+
 // TenantID implements api.Names.
 func (d *Daemon) TenantID(name string) (route.TenantID, bool) {
 	id, ok := map[string]route.TenantID{"": 1, "default": 1, "blue": 2}[name]

@@ -53,6 +53,7 @@ type Source struct {
 	here    map[route.Key]lodger   // what is to be announced
 	changed map[route.Key]struct{} // of these, what differs from what was
 	ignored map[string]uint64      // routes not taken, by reason
+	silent  bool                   // nothing is announced
 
 	speaking *speaker // nil: none
 
@@ -130,6 +131,20 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 		s.poke()
 	}
 	return nil
+}
+
+// Withhold has nothing announced, what was being withdrawn, or everything again. The same word again changes nothing.
+func (s *Source) Withhold(all bool) {
+	s.mu.Lock()
+	changes := s.silent != all
+	s.silent = all
+	for key := range s.here {
+		if changes {
+			s.changed[key] = struct{}{}
+		}
+	}
+	s.mu.Unlock()
+	s.poke()
 }
 
 // Sequence returns the highest mobility sequence that a host is announced with elsewhere, by its address or by its
