@@ -30,7 +30,7 @@ func elections(c *config.Config) []designate.Link {
 				continue
 			}
 			l := designate.Link{
-				Segment: s.Name, Interface: deviceOf(s), VNI: t.VNI, Priority: e.Priority, Interval: e.Interval, Lost: e.Multiplier,
+				Segment: s.Name, Interface: deviceOf(s), Port: s.Access.Interface, VNI: t.VNI, Priority: e.Priority, Interval: e.Interval, Lost: e.Multiplier,
 				Preempt: e.Preempt, Note: designate.Note{Site: c.Site, GatewayMAC: s.Gateway.MAC},
 			}
 			if len(s.Gateway.OwnAddresses) > 0 {

@@ -20,6 +20,7 @@ import (
 type Link struct {
 	Segment   string
 	Interface string // on which the kernel sees the segment's packets untagged
+	Port      string // on which they come; the same one where they are untagged
 	VNI       uint32 // of the tenant
 	Priority  uint8
 	Interval  time.Duration // between hellos
@@ -201,14 +202,38 @@ func (d *Designator) keep(ctx context.Context, s *segment) {
 		}
 		if err.Error() != told {
 			told = err.Error()
-			d.Log.Info("no election on a segment", "segment", s.link.Segment, "interface", s.link.Interface, "why", err)
+			d.Log.Warn("no election on a segment", "segment", s.link.Segment, "interface", s.link.Interface, "why", err)
 		}
+		d.goWithout(s)
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
 		case <-time.After(reopenAfter):
 		}
 	}
+}
+
+// goWithout has this gateway answer on a segment whose port is up, and on which the kernel has no interface to say hello by: there are kernels
+// without VLAN devices, and the data path needs none.
+func (d *Designator) goWithout(s *segment) {
+	if _, err := net.InterfaceByName(s.link.Interface); err == nil || s.link.Port == s.link.Interface {
+		return
+	}
+	if _, err := running(s.link.Port); err != nil {
+		return
+	}
+	e := &session{of: d, at: s}
+	e.begin()
+	s.mu.Lock()
+	state, _ := s.election.State()
+	s.mu.Unlock()
+	if state != Designated {
+		return
+	}
+	if err := d.Duty(s.link.Segment, false, 0); err != nil {
+		d.Log.Error("the data path does not know who is designated", "segment", s.link.Segment, "error", err)
+	}
+	d.Changed()
 }
 
 // session is an election while its port is up.
