@@ -88,6 +88,8 @@ var mobility = dashboard{
 		{kind: "timeseries", title: "Claims that were not simply taken", unit: "short", width: 8, about: "By what became of them, in this time range so far: defended and kept are conflicts that got nothing, frozen and not_allowed want a look. Remedy: roamctl events --kind conflict --kind frozen.", queries: []query{{sum("instance, outcome", `increase(roam_host_claims_total{`+here+`}[$__range])`), "{{instance}} {{outcome}}"}}},
 		{kind: "timeseries", title: "Frozen hosts", unit: "short", width: 8, about: "Hosts that moved too often and stay where they were. Remedy: roamctl host list, roamctl host clear.", queries: []query{{`roam_hosts_frozen{` + here + `}`, "{{instance}}"}}},
 		{kind: "timeseries", title: "Multicast groups", unit: "short", width: 8, about: "Listened to on each access port, for the solicitations of IPv6 hosts elsewhere. A link has 16384 at most.", queries: []query{{`roam_multicast_groups{` + here + `}`, "{{instance}} {{port}}"}}},
+		{kind: "timeseries", title: "Answers on its segments", unit: "short", width: 12, about: "1: this gateway is designated and answers ARP and ND on the segment; 0: another one is. Two of one site at 1: their LAN is split. Remedy: roamctl status, roamctl events --kind designated --kind standby.", queries: []query{{`roam_segment_designated{` + here + `}`, "{{instance}} {{segment}}"}}},
+		{kind: "timeseries", title: "Other gateways on a segment", unit: "short", width: 12, about: "That are heard by their hellos. None where there should be one: it is down, or the LAN between them is.", queries: []query{{`roam_segment_other_gateways{` + here + `}`, "{{instance}} {{segment}}"}}},
 	},
 }
 
