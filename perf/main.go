@@ -8,11 +8,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -30,43 +33,50 @@ type plan struct {
 	budget   time.Duration // no further round of test runs begins after this time, once there are three
 	trieUpTo int           // hosts: filling a larger trie takes longer than all the rest
 	hash6To  int           // the same for a hash of IPv6 hosts
+	fillOf   int           // hosts that the tables of the fill series are made for
+	seriesAt int           // hosts: size of the tables of the other series
 }
+
+var (
+	wholePlan = plan{
+		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
+		rounds: 7, repeats: 1 << 20, budget: 6 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20, fillOf: 1 << 20, seriesAt: 1 << 10,
+	}
+	quickPlan = plan{
+		sizes: []int{1, 1 << 10}, live: 1 << 10,
+		rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10, fillOf: 1 << 10, seriesAt: 1 << 10,
+	}
+)
+
+// parts are what can be measured, in the order of a run. Each takes its rows over from an earlier run only as a whole.
+var parts = []struct {
+	name string
+	run  func(*lab.Lab, plan, *Result) error
+}{
+	{"micro", runTests},
+	{"live", runLive},
+}
+
+var partNames = func() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}()
 
 func main() {
 	quick := flag.Bool("quick", false, "two sizes and few packets: shows that it works, not how fast it is")
+	only := flag.String("only", strings.Join(partNames, ","), "parts to measure; the others stay as they were")
 	out := flag.String("out", "perf/results", "folder for the results")
 	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
 	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
-	ofBGP := flag.Bool("bgp", false, "measure the control plane instead: EVPN hosts of a BGP neighbour, beside FRR; needs 5 GB")
+	ofBGP := flag.Bool("bgp", false, "measure the control plane beside FRR instead: EVPN hosts of a BGP neighbour; needs 5 GB")
 	ofScrapes := flag.Bool("scrape", false, "measure instead what it costs the data path that Prometheus scrapes")
 	hosts := flag.Int("hosts", 1_000_000, "with -bgp and -scrape: how many")
 	flag.Parse()
-	if *ofBGP {
-		if err := runBGP(*hosts, *out); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if *ofScrapes {
-		if *rounds == 0 {
-			*rounds = 20
-		}
-		if err := runScrape(*hosts, *rounds, *out); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	p := plan{
-		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
-		rounds: 7, repeats: 1 << 20, budget: 5 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20,
-	}
+	p := wholePlan
 	if *quick {
-		p = plan{
-			sizes: []int{1, 1 << 10}, live: 1 << 10,
-			rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10,
-		}
+		p = quickPlan
 	}
 	if *rounds > 0 {
 		p.rounds = *rounds
@@ -74,26 +84,47 @@ func main() {
 	if *repeats > 0 {
 		p.repeats = *repeats
 	}
-	if err := run(p, *out); err != nil {
+	var err error
+	switch {
+	case *ofBGP:
+		err = runBGP(*hosts, *out)
+	case *ofScrapes:
+		err = runScrape(*hosts, cmp.Or(*rounds, 20), *out)
+	default:
+		err = run(p, strings.Split(*only, ","), *out)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(p plan, out string) error {
+func run(p plan, only []string, out string) error {
+	for _, name := range only {
+		if !slices.Contains(partNames, name) {
+			return fmt.Errorf("there is no part %q: -only takes some of %s", name, strings.Join(partNames, ", "))
+		}
+	}
 	t := &topLevel{}
 	defer t.end()
 	_ = rlimit.RemoveMemlock() // before Linux 5.11, map memory counts against a limit
-	l := lab.New(t)
-	start := time.Now()
-	result := newResult(p)
-	if err := runTests(l, p, start, result); err != nil {
+	result, err := openResult(out)
+	if err != nil {
 		return err
 	}
-	if err := runLive(l, p, result); err != nil {
-		return err
+	for _, part := range parts {
+		if !slices.Contains(only, part.name) {
+			continue
+		}
+		start := time.Now()
+		result.Parts[part.name] = &Part{Commit: result.Machine.Commit, Date: start.UTC().Format(time.DateOnly), Command: command()}
+		l := lab.New(t)
+		if err := part.run(l, p, result); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		l.Close()
+		result.Parts[part.name].Seconds = time.Since(start).Seconds()
 	}
-	result.Seconds = time.Since(start).Seconds()
 	if err := result.write(out); err != nil {
 		return err
 	}
@@ -101,8 +132,22 @@ func run(p plan, out string) error {
 	return nil
 }
 
+// command is how this run was asked for.
+func command() string {
+	args := []string{"go run ./perf"}
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "out", "page": // where to, not what
+		default:
+			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
+		}
+	})
+	return strings.ReplaceAll(strings.Join(args, " "), "=true", "")
+}
+
 // runTests measures everything that needs no wire.
-func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
+func runTests(l *lab.Lab, p plan, result *Result) error {
+	start, part := time.Now(), result.Parts["micro"]
 	gw, far := l.Namespace("test"), l.Namespace("void")
 	l.Cable(lab.End{In: gw, Name: "out0"}, lab.End{In: far, Name: "out1"}, 1600, 1)
 	return gw.Do(func() (err error) {
@@ -114,13 +159,13 @@ func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, b.close()) }()
-		for result.Rounds = 0; result.Rounds < p.rounds; result.Rounds++ {
-			if result.Rounds >= 3 && time.Since(start) > p.budget {
+		for part.Rounds = 0; part.Rounds < p.rounds; part.Rounds++ {
+			if part.Rounds >= 3 && time.Since(start) > p.budget {
 				break
 			}
-			progress("test runs, round %d of %d", result.Rounds+1, p.rounds)
+			progress("test runs, round %d of %d", part.Rounds+1, p.rounds)
 			for _, r := range b.rows {
-				if err := r.measure(result.Rounds+1, p.repeats); err != nil {
+				if err := r.measure(part.Rounds+1, p.repeats); err != nil {
 					return err
 				}
 			}
@@ -128,8 +173,9 @@ func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
 		for _, r := range b.rows {
 			r.summarize()
 		}
-		result.Tests = b.rows
-		return nil
+		result.Tests, part.Repeats = b.rows, p.repeats
+		result.Programs, err = countPrograms()
+		return err
 	})
 }
 
@@ -158,6 +204,7 @@ func runLive(l *lab.Lab, p plan, result *Result) error {
 		r.summarize()
 	}
 	result.Live = v.rows
+	result.Parts["live"].Rounds, result.Parts["live"].Repeats = p.rounds, p.repeats
 	return errors.Join(err, v.close())
 }
 

@@ -36,7 +36,7 @@ func (b *bed) addOptions(r row, outer netip.Addr) error {
 	for _, o := range options {
 		tune := maps.DefaultTune
 		o.change(&tune)
-		w, err := r.gateway.load(bench.Table, nil, false, outer, tune, false)
+		w, err := r.gateway.load(bench.Table, nil, shape{outer: outer}, tune, false)
 		if err != nil {
 			return err
 		}

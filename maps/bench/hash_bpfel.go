@@ -137,7 +137,9 @@ type hashFrame struct {
 	Window uint32
 	V6     uint8
 	Live   uint8
-	_      [2]byte
+	Bare   uint8
+	Pad    uint8
+	Outer  [56]uint8
 }
 
 type hashHash4Key struct {
@@ -337,10 +339,10 @@ type hashTraceNote struct {
 type hashTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
+	First        uint32
 	Destinations uint32
 	Sources      uint32
 	Egress       uint32
-	_            [4]byte
 }
 
 type hashWalkReport struct {

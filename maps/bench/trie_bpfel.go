@@ -137,7 +137,9 @@ type trieFrame struct {
 	Window uint32
 	V6     uint8
 	Live   uint8
-	_      [2]byte
+	Bare   uint8
+	Pad    uint8
+	Outer  [56]uint8
 }
 
 type trieIcmpSource struct {
@@ -325,10 +327,10 @@ type trieTraceNote struct {
 type trieTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
+	First        uint32
 	Destinations uint32
 	Sources      uint32
 	Egress       uint32
-	_            [4]byte
 }
 
 type trieWalkReport struct {
