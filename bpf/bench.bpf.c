@@ -12,6 +12,7 @@
  * little-endian machine.
  */
 #include "datapath.bpf.c"
+#include "bench_hosts.h"
 
 /* Fixed by the loader: which frame this is. */
 struct frame {
@@ -58,12 +59,6 @@ struct {
 
 #define BENCH_TTL 64
 
-/* Where hosts are, and where those they hear from. */
-#define BENCH_DST4 10
-#define BENCH_SRC4 11
-#define BENCH_DST6 0x20010db8
-#define BENCH_SRC6 0x20010db9
-
 static __always_inline __u32 draw(void)
 {
 	bench_traffic.random = bench_traffic.random * 6364136223846793005ULL + 1442695040888963407ULL;
@@ -73,17 +68,6 @@ static __always_inline __u32 draw(void)
 static __always_inline __u32 draw_destination(void)
 {
 	return bench_traffic.first + (draw() & bench_traffic.destinations);
-}
-
-/* Host number i, scattered over a /8 or a /64: both maps of numbers to addresses are one to one. */
-static __always_inline __be32 bench_host4(__u32 net, __u32 i)
-{
-	return bpf_htonl(net << 24 | ((i * 0x9E3779B1U + 0x5BD1E9) & 0xffffff));
-}
-
-static __always_inline __u64 bench_host6(__u32 i)
-{
-	return (i + 1) * 0x9E3779B97F4A7C15ULL;
 }
 
 /* UDP to a host: 20 bytes of header whose sum follows the addresses. */

@@ -189,8 +189,8 @@ func (v *liveLab) countKernel() (n uint64, err error) {
 	return n, err
 }
 
-// context is struct xdp_md as a test run takes it: the frame is what the interface received.
-type context struct {
+// xdpContext is struct xdp_md as a test run takes it: the frame is what the interface received.
+type xdpContext struct {
 	Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32
 }
 
@@ -207,7 +207,7 @@ func (v *liveLab) measure(r *liveRow, packets int) error {
 	start := time.Now()
 	_, err = r.program.Run(&ebpf.RunOptions{
 		Data: r.walker.frame, Repeat: uint32(packets), Flags: liveFrames,
-		Context: context{DataEnd: uint32(len(r.walker.frame)), Ingress: uint32(v.lan0)},
+		Context: xdpContext{DataEnd: uint32(len(r.walker.frame)), Ingress: uint32(v.lan0)},
 	})
 	took := time.Since(start)
 	if err != nil {

@@ -19,8 +19,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
-	"golang.org/x/sys/unix"
-
 	"roam/lab"
 )
 
@@ -35,16 +33,21 @@ type plan struct {
 	hash6To  int           // the same for a hash of IPv6 hosts
 	fillOf   int           // hosts that the tables of the fill series are made for
 	seriesAt int           // hosts: size of the tables of the other series
+
+	searchRounds int           // searches for each loss-free rate
+	trial        time.Duration // of each trial
 }
 
 var (
 	wholePlan = plan{
 		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
 		rounds: 7, repeats: 1 << 20, budget: 6 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20, fillOf: 1 << 20, seriesAt: 1 << 10,
+		searchRounds: 3, trial: 100 * time.Millisecond,
 	}
 	quickPlan = plan{
 		sizes: []int{1, 1 << 10}, live: 1 << 10,
 		rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10, fillOf: 1 << 10, seriesAt: 1 << 10,
+		searchRounds: 1, trial: 20 * time.Millisecond,
 	}
 )
 
@@ -55,6 +58,7 @@ var parts = []struct {
 }{
 	{"micro", runTests},
 	{"live", runLive},
+	{"system", runSystem},
 }
 
 var partNames = func() (names []string) {
@@ -73,6 +77,8 @@ func main() {
 	ofBGP := flag.Bool("bgp", false, "measure the control plane beside FRR instead: EVPN hosts of a BGP neighbour; needs 5 GB")
 	ofScrapes := flag.Bool("scrape", false, "measure instead what it costs the data path that Prometheus scrapes")
 	hosts := flag.Int("hosts", 1_000_000, "with -bgp and -scrape: how many")
+	base := flag.String("compare", "", "measure this tree against another commit, in turns; or show the last result against a raw file (bench.json)")
+	times := flag.Int("times", 4, "with -compare: runs of each")
 	flag.Parse()
 	p := wholePlan
 	if *quick {
@@ -90,6 +96,8 @@ func main() {
 		err = runBGP(*hosts, *out)
 	case *ofScrapes:
 		err = runScrape(*hosts, cmp.Or(*rounds, 20), *out)
+	case *base != "":
+		err = compare(*base, *only, *out, *times)
 	default:
 		err = run(p, strings.Split(*only, ","), *out)
 	}
@@ -209,14 +217,9 @@ func runLive(l *lab.Lab, p plan, result *Result) error {
 }
 
 // pinThread keeps the calling thread on the last CPU. It is called on threads that end with their work.
-func pinThread() error {
-	var set unix.CPUSet
-	set.Set(runtime.NumCPU() - 1)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("stay on one CPU: %w", err)
-	}
-	return nil
-}
+func pinThread() error { return pin(0, lastCPU()) }
+
+func lastCPU() int { return runtime.NumCPU() - 1 }
 
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)

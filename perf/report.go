@@ -21,6 +21,8 @@ type Result struct {
 	Tests    []*row           `json:"tests"`
 	Programs []program        `json:"programs"`
 	Live     []*liveRow       `json:"live"`
+	System   []*systemRow     `json:"system"`
+	Scaling  []*scalingRow    `json:"scaling"`
 }
 
 // Part says how a part of the result came about.
@@ -87,6 +89,7 @@ func (r *Result) markdown() string {
 	b.WriteString("Absolute figures drift from run to run, on a shared machine by half and more: read the ratios.\n\n")
 	r.writeGoals(&b)
 	r.writeLive(&b)
+	r.writeSystem(&b)
 	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" && t.Series == "" })
 	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 && t.Series == "" })
 	r.writeAllSeries(&b)

@@ -267,7 +267,7 @@ func (b *scrapeBed) turn() (float64, error) {
 	sent, start := 0, time.Now()
 	for time.Since(start) < scrapeTurn {
 		_, err := b.program.Run(&ebpf.RunOptions{
-			Data: b.frame, Repeat: scrapeFrames, Flags: liveFrames, Context: context{DataEnd: uint32(len(b.frame)), Ingress: uint32(b.ingress)},
+			Data: b.frame, Repeat: scrapeFrames, Flags: liveFrames, Context: xdpContext{DataEnd: uint32(len(b.frame)), Ingress: uint32(b.ingress)},
 		})
 		if err != nil {
 			return 0, fmt.Errorf("send frames: %w", err)
