@@ -36,18 +36,21 @@ type plan struct {
 
 	searchRounds int           // searches for each loss-free rate
 	trial        time.Duration // of each trial
+	routes       int           // of the control plane's import
+	imports      int           // and restarts
+	changes      int           // one at a time
 }
 
 var (
 	wholePlan = plan{
 		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
 		rounds: 7, repeats: 1 << 20, budget: 6 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20, fillOf: 1 << 20, seriesAt: 1 << 10,
-		searchRounds: 3, trial: 100 * time.Millisecond,
+		searchRounds: 3, trial: 100 * time.Millisecond, routes: 1_000_000, imports: 3, changes: 1000,
 	}
 	quickPlan = plan{
 		sizes: []int{1, 1 << 10}, live: 1 << 10,
 		rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10, fillOf: 1 << 10, seriesAt: 1 << 10,
-		searchRounds: 1, trial: 20 * time.Millisecond,
+		searchRounds: 1, trial: 20 * time.Millisecond, routes: 20_000, imports: 2, changes: 100,
 	}
 )
 
@@ -59,6 +62,7 @@ var parts = []struct {
 	{"micro", runTests},
 	{"live", runLive},
 	{"system", runSystem},
+	{"control", runControl},
 }
 
 var partNames = func() (names []string) {

@@ -23,6 +23,7 @@ type Result struct {
 	Live     []*liveRow       `json:"live"`
 	System   []*systemRow     `json:"system"`
 	Scaling  []*scalingRow    `json:"scaling"`
+	Control  *control         `json:"control,omitempty"`
 }
 
 // Part says how a part of the result came about.
@@ -90,6 +91,7 @@ func (r *Result) markdown() string {
 	r.writeGoals(&b)
 	r.writeLive(&b)
 	r.writeSystem(&b)
+	r.writeControl(&b)
 	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" && t.Series == "" })
 	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 && t.Series == "" })
 	r.writeAllSeries(&b)
