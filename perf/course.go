@@ -44,7 +44,12 @@ const (
 
 // newCourse lays the cables.
 func newCourse(l *lab.Lab, stamp uint32) (*course, error) {
-	c := &course{Lab: l, gen: l.Namespace("gen"), gw: l.Namespace("gw"), far: l.Namespace("far"), batch: genBatch, stampAt: stamp}
+	return newCourseAt(l, l.Namespace("gw"), stamp)
+}
+
+// newCourseAt lays them to a forwarder that is there.
+func newCourseAt(l *lab.Lab, gw *lab.Namespace, stamp uint32) (*course, error) {
+	c := &course{Lab: l, gen: l.Namespace("gen"), gw: gw, far: l.Namespace("far"), batch: genBatch, stampAt: stamp}
 	for _, n := range []*lab.Namespace{c.gen, c.gw, c.far} {
 		for _, scope := range []string{"all", "default"} {
 			n.Sysctl("net.ipv6.conf."+scope+".disable_ipv6", "1") // nobody but the generator sends
@@ -216,14 +221,14 @@ func (c *course) offer(l load) (o outcome, err error) {
 	}
 	o.sent = max(int(l.rate*l.length.Seconds())/c.batch, 1) * c.batch
 	err = c.gen.Do(func() error {
-		if err := errors.Join(pin(0, 0), unix.Setpriority(unix.PRIO_PROCESS, 0, first)); err != nil {
+		if err := pin(0, 0); err != nil {
 			return err
 		}
 		_, err := c.wire.Generate.Run(&ebpf.RunOptions{
 			Data: data, Repeat: uint32(o.sent), Flags: liveFrames, BatchSize: uint32(c.batch),
 			Context: xdpContext{DataEnd: uint32(len(data)), Ingress: uint32(c.host0)},
 		})
-		return errors.Join(err, release(0), unix.Setpriority(unix.PRIO_PROCESS, 0, 0))
+		return errors.Join(err, release(0))
 	})
 	if err != nil {
 		return o, fmt.Errorf("generate: %w", err)

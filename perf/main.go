@@ -63,6 +63,7 @@ var parts = []struct {
 	{"live", runLive},
 	{"system", runSystem},
 	{"control", runControl},
+	{"zeroloss", runZeroLoss},
 }
 
 var partNames = func() (names []string) {

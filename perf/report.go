@@ -24,6 +24,7 @@ type Result struct {
 	System   []*systemRow     `json:"system"`
 	Scaling  []*scalingRow    `json:"scaling"`
 	Control  *control         `json:"control,omitempty"`
+	ZeroLoss []*zeroLossRow   `json:"zero_loss"`
 }
 
 // Part says how a part of the result came about.
@@ -92,6 +93,7 @@ func (r *Result) markdown() string {
 	r.writeLive(&b)
 	r.writeSystem(&b)
 	r.writeControl(&b)
+	r.writeZeroLoss(&b)
 	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" && t.Series == "" })
 	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 && t.Series == "" })
 	r.writeAllSeries(&b)
