@@ -246,7 +246,7 @@ func (r *Result) writeControl(b *strings.Builder) {
 	if c == nil {
 		return
 	}
-	fmt.Fprintf(b, "## Control plane\n\n%d hosts, half of them IPv6, through the daemon's socket; generator, captures and daemon share the CPUs. Times are taken on the wire: packets "+
+	fmt.Fprintf(b, "%d hosts, half of them IPv6, through the daemon's socket; generator, captures and daemon share the CPUs. Times are taken on the wire: packets "+
 		"have come out of tunnels to the right locator.\n\n| | |\n|---|---|\n", c.Hosts)
 	seconds := func(what string, s []float64) {
 		f := summarize(s)

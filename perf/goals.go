@@ -98,7 +98,7 @@ func calm(r *row) float64 {
 }
 
 func (r *Result) writeGoals(b *strings.Builder) {
-	b.WriteString("## Goals\n\n| figure | goal | calm | median (10th–90th percentile) | |\n|---|---|---|---|---|\n")
+	b.WriteString("| figure | goal | calm | median (10th–90th percentile) | |\n|---|---|---|---|---|\n")
 	for _, g := range r.goals() {
 		side, f := "at most", summarize(g.got)
 		if g.least {

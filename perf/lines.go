@@ -22,6 +22,21 @@ func (r *Result) lines() string {
 			benchLine(&b, "Live/"+v.What, ns, "ns/packet")
 		}
 	}
+	for _, s := range r.System {
+		for _, rate := range s.LossFree {
+			benchLine(&b, fmt.Sprintf("LossFree/%s/%s/%s", s.Forwarder, s.Frame, size(s.Hosts)), rate, "packets/s")
+		}
+	}
+	if c := r.Control; c != nil {
+		for _, l := range []struct {
+			what string
+			took []float64
+		}{{"Import", c.Forwarded}, {"Restart", c.Restart}, {"ChangeIdle", c.Idle}, {"ChangeChurn", c.Churn}} {
+			for _, seconds := range l.took {
+				benchLine(&b, "Control/"+l.what, seconds*1e9, "ns/op")
+			}
+		}
+	}
 	return b.String()
 }
 

@@ -77,6 +77,7 @@ func main() {
 	quick := flag.Bool("quick", false, "two sizes and few packets: shows that it works, not how fast it is")
 	only := flag.String("only", strings.Join(partNames, ","), "parts to measure; the others stay as they were")
 	out := flag.String("out", "perf/results", "folder for the results")
+	page := flag.String("page", "", "page whose generated pieces are to be replaced, such as docs/performance.md")
 	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
 	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
 	ofBGP := flag.Bool("bgp", false, "measure the control plane beside FRR instead: EVPN hosts of a BGP neighbour; needs 5 GB")
@@ -102,9 +103,12 @@ func main() {
 	case *ofScrapes:
 		err = runScrape(*hosts, cmp.Or(*rounds, 20), *out)
 	case *base != "":
+		if *only == flag.Lookup("only").DefValue {
+			*only = "micro,live"
+		}
 		err = compare(*base, *only, *out, *times)
 	default:
-		err = run(p, strings.Split(*only, ","), *out)
+		err = run(p, strings.Split(*only, ","), *out, *page)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -112,7 +116,7 @@ func main() {
 	}
 }
 
-func run(p plan, only []string, out string) error {
+func run(p plan, only []string, out, page string) error {
 	for _, name := range only {
 		if !slices.Contains(partNames, name) {
 			return fmt.Errorf("there is no part %q: -only takes some of %s", name, strings.Join(partNames, ", "))
@@ -140,6 +144,11 @@ func run(p plan, only []string, out string) error {
 	}
 	if err := result.write(out); err != nil {
 		return err
+	}
+	if page != "" {
+		if err := result.writePage(page); err != nil {
+			return err
+		}
 	}
 	fmt.Print(result.markdown())
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"roam/maps/bench"
@@ -30,7 +31,7 @@ var colors = []string{"#1b6ca8", "#d1751f", "#7a4fa3", "#2f8f5b", "#b03a48", "#7
 
 // plots are the pictures of a result by file name: those that it has rows for.
 func (r *Result) plots() map[string]plot {
-	plots := map[string]plot{"table-size.svg": r.plotTables(), "frame-size.svg": r.plotFrames()}
+	plots := map[string]plot{"table-size.svg": r.plotTables(), "frame-size.svg": r.plotFrames(), "rate.svg": r.plotRates(), "latency.svg": r.plotLatency()}
 	for name, p := range plots {
 		if len(p.lines) == 0 {
 			delete(plots, name)
@@ -73,6 +74,54 @@ func (r *Result) plotFrames() plot {
 	return p
 }
 
+// plotRates shows loss-free rates against the size of the frame. IMIX has a mean of 366 bytes.
+func (r *Result) plotRates() plot {
+	bytes := map[string]float64{"64 bytes": 64, "IMIX": 366, "1518 bytes": 1518}
+	p := plot{
+		title: "Loss-free rate of one core over veth, one host, Linux " + r.Machine.Kernel, x: "bytes of the frame", y: "Mpps",
+		label: func(x float64) string { return fmt.Sprint(x) },
+	}
+	for _, f := range forwarders {
+		l := line{name: f.name, color: colors[len(p.lines)%len(colors)]}
+		for _, s := range r.System {
+			if s.Forwarder == f.name && s.Hosts == 1 && len(s.LossFree) > 0 && slices.Min(s.LossFree) > 0 {
+				rate := summarize(s.LossFree)
+				l.points = append(l.points, point{bytes[s.Frame], rate.Median / 1e6, rate.P10 / 1e6, rate.P90 / 1e6})
+			}
+		}
+		p.append(l)
+	}
+	return p
+}
+
+// plotLatency shows how long packets are under way at half of the loss-free rate.
+func (r *Result) plotLatency() plot {
+	of := []string{"p50", "p90", "p99", "p99.9"}
+	p := plot{
+		title: "Latency at half of each one's loss-free rate, 64 bytes, Linux " + r.Machine.Kernel, x: "percentile", y: "µs",
+		label: func(x float64) string { return of[int(math.Log2(x))] },
+	}
+	for _, f := range forwarders {
+		l := line{name: f.name, color: colors[len(p.lines)%len(colors)]}
+		for _, s := range r.System {
+			if s.Forwarder != f.name || s.Hosts != 1 || s.Frame != "64 bytes" || len(s.Latency) < 2 {
+				continue
+			}
+			for i, ns := range []float64{s.Latency[1].P50, s.Latency[1].P90, s.Latency[1].P99, s.Latency[1].P999} {
+				l.points = append(l.points, point{math.Ldexp(1, i), ns / 1e3, ns / 1e3, ns / 1e3})
+			}
+		}
+		p.append(l)
+	}
+	return p
+}
+
+func (p *plot) append(l line) {
+	if len(l.points) > 0 {
+		p.lines = append(p.lines, l)
+	}
+}
+
 // add draws a line through the rows that at gives a place.
 func (p *plot) add(name string, rows []*row, at func(*row) (x float64, in bool)) {
 	l := line{name: name, color: colors[len(p.lines)%len(colors)]}
@@ -81,14 +130,12 @@ func (p *plot) add(name string, rows []*row, at func(*row) (x float64, in bool))
 			l.points = append(l.points, point{x, t.Calm, math.Min(t.Calm, t.Figure.P10), t.Figure.P90})
 		}
 	}
-	if len(l.points) > 0 {
-		p.lines = append(p.lines, l)
-	}
+	p.append(l)
 }
 
 const (
-	plotWidth, plotHeight = 760, 440
-	plotLeft, plotRight   = 70, 150
+	plotWidth, plotHeight = 840, 440
+	plotLeft, plotRight   = 70, 230
 	plotTop, plotBottom   = 50, 60
 )
 

@@ -94,7 +94,7 @@ func (r *Result) writePrograms(b *strings.Builder) {
 	if len(r.Programs) == 0 {
 		return
 	}
-	b.WriteString("## Programs\n\nInstructions that the verifier looked at, of the million it allows; instructions that the kernel keeps; bytes of machine code.\n\n" +
+	b.WriteString("Instructions that the verifier looked at, of the million it allows; instructions that the kernel keeps; bytes of machine code.\n\n" +
 		"| variant | program | verified | kept | machine code |\n|---|---|---|---|---|\n")
 	for _, p := range r.Programs {
 		fmt.Fprintf(b, "| %s | %s | %d | %d | %d |\n", p.Variant, p.Name, p.Verified, p.Translated, p.Machine)

@@ -89,18 +89,26 @@ func (r *Result) markdown() string {
 	b.WriteString("Figures are medians of interleaved rounds, 10th to 90th percentile behind them.\n")
 	b.WriteString("Calm is what a packet takes while nothing else disturbs the core: the 10th percentile of windows of 1024 packets, in the calmest round.\n")
 	b.WriteString("Absolute figures drift from run to run, on a shared machine by half and more: read the ratios.\n\n")
-	r.writeGoals(&b)
+	section(&b, "Goals", r.writeGoals)
 	r.writeLive(&b)
-	r.writeSystem(&b)
-	r.writeControl(&b)
-	r.writeZeroLoss(&b)
+	section(&b, "System", r.writeSystem)
+	section(&b, "Control plane", r.writeControl)
+	section(&b, "Zero loss", r.writeZeroLoss)
 	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" && t.Series == "" })
 	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 && t.Series == "" })
-	r.writeAllSeries(&b)
+	section(&b, "Series", r.writeAllSeries)
 	r.writeOptions(&b)
-	r.writePrograms(&b)
+	section(&b, "Programs", r.writePrograms)
 	r.writeFill(&b)
 	return b.String()
+}
+
+// section is left out where there is nothing to write.
+func section(b *strings.Builder, title string, write func(*strings.Builder)) {
+	var body strings.Builder
+	if write(&body); body.Len() > 0 {
+		fmt.Fprintf(b, "## %s\n\n%s", title, body.String())
+	}
 }
 
 func (r *Result) writeParts(b *strings.Builder) {

@@ -137,7 +137,7 @@ func (r *Result) writeSeries(b *strings.Builder, title, about, series string, va
 	if len(lines) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## %s\n\n%s\n\n| |", title, about)
+	fmt.Fprintf(b, "### %s\n\n%s\n\n| |", title, about)
 	for _, c := range columns {
 		fmt.Fprintf(b, " %s |", c)
 	}

@@ -196,7 +196,7 @@ func (r *Result) writeSystem(b *strings.Builder) {
 		return
 	}
 	part := r.Parts["system"]
-	fmt.Fprintf(b, "## System: loss-free rate, and beyond\n\nOne core forwards and receives, another one generates. Mpps at which at most one packet in %.0f is lost "+
+	fmt.Fprintf(b, "### Loss-free rate, and beyond\n\nOne core forwards and receives, another one generates. Mpps at which at most one packet in %.0f is lost "+
 		"(search by halves; trials of %d ms, the best of %d; median of %d searches, lowest and highest), and what is delivered beyond.\n\n", 1/lossBound, part.Repeats, tries, part.Rounds)
 	b.WriteString("| forwarder | frames | hosts | loss-free | offered 1.5 × | offered 2 × | all that the generator can |\n|---|---|---|---|---|---|---|\n")
 	for _, s := range r.System {
@@ -210,7 +210,7 @@ func (r *Result) writeSystem(b *strings.Builder) {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("\n## System: latency under load\n\nµs from the generator's stamp to the far end of the cable, at parts of the loss-free rate; ")
+	b.WriteString("\n### Latency under load\n\nµs from the generator's stamp to the far end of the cable, at parts of the loss-free rate; ")
 	fmt.Fprintf(b, "frames leave in batches of %d, and the last of a batch waits for the others: below some µs this says nothing.\n\n", genBatch)
 	b.WriteString("| forwarder | frames | hosts | load | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|---|---|---|\n")
 	for _, s := range r.System {

@@ -223,7 +223,7 @@ func (r *Result) writeZeroLoss(b *strings.Builder) {
 	if len(r.ZeroLoss) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## Zero loss\n\nAt %.0f%% of the loss-free rate, %d hosts, while this happens to the daemon; what is lost when nothing happens is the machine's. "+
+	fmt.Fprintf(b, "At %.0f%% of the loss-free rate, %d hosts, while this happens to the daemon; what is lost when nothing happens is the machine's. "+
 		"Daemon and generator share one core, forwarder and receiver the other. "+
 		"Each happens %d times, because a machine that is disturbed loses packets whatever happens: the least loss says what the event costs.\n\n"+
 		"| what happens | takes | Mpps | least lost | of | each time |\n|---|---|---|---|---|---|\n", 100*zeroLossPart, zeroLossHost, tries)
