@@ -5,6 +5,10 @@
 // a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
 //
 // With -bgp it measures the control plane instead: see bgp.go; with -scrape what it costs to be watched: see scrape.go.
+// A run has parts (-only): test runs, live frames, the system beside its peers, the control plane, and what may not lose a packet. Parts that
+// are not measured stay in the result as an earlier run found them. With -compare it says what a change did; see compare.go.
+//
+// With -bgp it measures the control plane instead: see bgp.go.
 package main
 
 import (
