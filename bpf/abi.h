@@ -45,8 +45,16 @@ enum limits {
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
 	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for sightings and the TTL between neighbours */
+	SPACE_EGRESS = 0x2000,	/* prefix tries only, added to a tenant: value = the space of the ways out of the hosts inside */
+	SPACE_WAYS = 0x3000,	/* prefix tries only, this one and those above: value = next-hop id by which such a prefix is reached, or enum way */
 	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant, or enum vni_value; from here on, keys stand in front too */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
+};
+
+/* A way out that is no tunnel's. */
+enum way {
+	WAY_LOCAL = 1,		/* from where the host is */
+	WAY_HERE = 3,		/* by this gateway: NHID_KERNEL, as a route that leads to us */
 };
 
 enum subnet_value {
@@ -448,7 +456,7 @@ struct walk_report {
 	__u16 tenant;
 	__u16 from_locator;	/* decapsulated: the sender's locator id */
 	__u8 decapsulated;
-	__u8 routed;		/* 1: exact match, 2: prefix, 0: neither */
+	__u8 routed;		/* 1: exact match, 2: prefix, 3: by the way that a policy names, 0: none of them */
 	__u32 nexthop;		/* id found by look-up */
 	__u32 member;		/* id after choosing a set's member */
 	__u32 flow;		/* hash */

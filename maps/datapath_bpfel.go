@@ -24,6 +24,7 @@ type datapathAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -45,6 +46,7 @@ type datapathAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -490,6 +492,8 @@ type datapathSpace uint32
 
 const (
 	datapathSpaceSPACE_SUBNETS datapathSpace = 4096
+	datapathSpaceSPACE_EGRESS  datapathSpace = 8192
+	datapathSpaceSPACE_WAYS    datapathSpace = 12288
 	datapathSpaceSPACE_VNI     datapathSpace = 4094
 	datapathSpaceSPACE_LOCATOR datapathSpace = 4095
 )
@@ -609,6 +613,13 @@ type datapathWalkReport struct {
 	Pad          uint16
 }
 
+type datapathWay uint32
+
+const (
+	datapathWayWAY_LOCAL datapathWay = 1
+	datapathWayWAY_HERE  datapathWay = 3
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -649,6 +660,7 @@ const (
 	datapathProgTraced         = "traced"
 	datapathVarAbiTypes        = "abi_types"
 	datapathVarBridging        = "bridging"
+	datapathVarEgressPolicy    = "egress_policy"
 	datapathVarFrags           = "frags"
 	datapathVarGenevePort      = "geneve_port"
 	datapathVarGuePort         = "gue_port"
@@ -758,6 +770,7 @@ type datapathMapSpecs struct {
 type datapathVariableSpecs struct {
 	AbiTypes     *ebpf.VariableSpec `ebpf:"abi_types"`
 	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -870,6 +883,7 @@ func (m *datapathMaps) Close() error {
 type datapathVariables struct {
 	AbiTypes     *ebpf.Variable `ebpf:"abi_types"`
 	Bridging     *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy *ebpf.Variable `ebpf:"egress_policy"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`

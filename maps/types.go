@@ -38,6 +38,10 @@ const (
 	HeaderMax   = int(datapathLimitsHEADER_MAX)
 
 	SpaceSubnets = uint16(datapathSpaceSPACE_SUBNETS)
+	SpaceEgress  = uint16(datapathSpaceSPACE_EGRESS)
+	SpaceWays    = uint16(datapathSpaceSPACE_WAYS)
+	WayLocal     = uint32(datapathWayWAY_LOCAL)
+	WayHere      = uint32(datapathWayWAY_HERE)
 	SpaceVNI     = uint16(datapathSpaceSPACE_VNI)
 	SpaceLocator = uint16(datapathSpaceSPACE_LOCATOR)
 	LocatorOwn   = uint32(datapathLocatorValueLOCATOR_OWN)

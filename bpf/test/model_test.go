@@ -33,6 +33,7 @@ type view struct {
 	inside *outer // the tunnel it came from
 	bridge uint16 // segment on which its sender bridged it
 	reply  want   // to a question that was bridged
+	home   bool   // of one of the packet's ends, whose policy has it pass here
 }
 
 type outer struct {
@@ -330,6 +331,10 @@ func (v *view) route() want {
 	}
 	if v.inside != nil && !v.sender(next) {
 		return reason("drop_source")
+	}
+	if policy := v.egress(next); policy != 0 {
+		id, next, exact = policy, v.nexthops[policy], false
+		remote = next.Kind == maps.KindAdjacency || next.Kind == maps.KindSet || next.Kind == maps.KindUnresolved
 	}
 	switch {
 	case id == 0:

@@ -103,6 +103,8 @@ var tunes = []maps.Tune{
 	tuned(func(t *maps.Tune) { t.SourceCheck, t.KeepTTL, t.Bridging = maps.SourceStrict, true, true }),
 	tuned(func(t *maps.Tune) { t.SourceCheck, t.OuterDSCP, t.ClampMSS = maps.SourceOff, 46, false }),
 	tuned(func(t *maps.Tune) { t.KeepTTL, t.Frags, t.Bridging = true, true, true }),
+	tuned(func(t *maps.Tune) { t.Egress = true }),
+	tuned(func(t *maps.Tune) { t.SourceCheck, t.Egress, t.Bridging = maps.SourceStrict, true, true }),
 }
 
 func tuned(change func(t *maps.Tune)) maps.Tune {
@@ -142,6 +144,27 @@ func (g *generator) tables(role uint8, setup int) {
 	}
 	g.targets = append(g.targets, gatewayLL)
 	g.owners(setup)
+	g.policies(ids)
+}
+
+// policies give half of the hosts of the site, and some others, a list of ways.
+func (g *generator) policies(ids []uint32) {
+	const lists = 6
+	for _, f := range families {
+		for i := range lists {
+			p := netip.PrefixFrom(f.addr(128*(i&1)), f.addr(0).BitLen()-7)
+			if i > 1 {
+				a := g.near(f)
+				p = netip.PrefixFrom(a, a.BitLen()-g.IntN(6))
+			}
+			g.prefix(maps.SpaceEgress+one(g, uint16(tenant1), tenant1, tenant2), p.Masked(), uint32(maps.SpaceWays)+uint32(i)+lists*uint32(f))
+			for range g.IntN(5) {
+				a := one(g, g.near(f), f.outside(17, 0))
+				p := netip.PrefixFrom(a, g.IntN(a.BitLen()+1)).Masked()
+				g.prefix(maps.SpaceWays+uint16(i)+lists*uint16(f), p, one(g, append(ids, maps.WayLocal, maps.WayHere, maps.WayHere, maps.WayHere)...))
+			}
+		}
+	}
 }
 
 // owners shakes tenants and locators: every combination of a tenant's flags in eight set-ups.

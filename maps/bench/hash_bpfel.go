@@ -18,6 +18,7 @@ type hashAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type hashAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -416,6 +418,7 @@ const (
 	hashVarBenchStopwatch  = "bench_stopwatch"
 	hashVarBenchTraffic    = "bench_traffic"
 	hashVarBridging        = "bridging"
+	hashVarEgressPolicy    = "egress_policy"
 	hashVarFrags           = "frags"
 	hashVarGenevePort      = "geneve_port"
 	hashVarGuePort         = "gue_port"
@@ -538,6 +541,7 @@ type hashVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -659,6 +663,7 @@ type hashVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

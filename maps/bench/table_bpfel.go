@@ -18,6 +18,7 @@ type tableAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type tableAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -402,6 +404,7 @@ const (
 	tableVarBenchStopwatch  = "bench_stopwatch"
 	tableVarBenchTraffic    = "bench_traffic"
 	tableVarBridging        = "bridging"
+	tableVarEgressPolicy    = "egress_policy"
 	tableVarFrags           = "frags"
 	tableVarGenevePort      = "geneve_port"
 	tableVarGuePort         = "gue_port"
@@ -522,6 +525,7 @@ type tableVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -639,6 +643,7 @@ type tableVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

@@ -18,6 +18,7 @@ type trieAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type trieAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -404,6 +406,7 @@ const (
 	trieVarBenchStopwatch  = "bench_stopwatch"
 	trieVarBenchTraffic    = "bench_traffic"
 	trieVarBridging        = "bridging"
+	trieVarEgressPolicy    = "egress_policy"
 	trieVarFrags           = "frags"
 	trieVarGenevePort      = "geneve_port"
 	trieVarGuePort         = "gue_port"
@@ -526,6 +529,7 @@ type trieVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -647,6 +651,7 @@ type trieVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

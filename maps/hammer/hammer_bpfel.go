@@ -338,6 +338,7 @@ const (
 	HammerProgHammer         = "hammer"
 	HammerProgHashAll        = "hash_all"
 	HammerVarBridging        = "bridging"
+	HammerVarEgressPolicy    = "egress_policy"
 	HammerVarFrags           = "frags"
 	HammerVarGenevePort      = "geneve_port"
 	HammerVarGuePort         = "gue_port"
@@ -448,6 +449,7 @@ type HammerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerVariableSpecs struct {
 	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -565,6 +567,7 @@ func (m *HammerMaps) Close() error {
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerVariables struct {
 	Bridging     *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy *ebpf.Variable `ebpf:"egress_policy"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`
