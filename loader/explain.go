@@ -36,9 +36,18 @@ func (o operator) Explain(ctx context.Context, r api.ExplainRequest) (api.Explan
 	if e.Verdict != maps.Dropped {
 		out.Output, out.Frame = decode(e.Frame), e.Frame
 	}
-	out.Steps = o.steps(ctx, frame, e)
+	q := askedOf(frame, e.Report.Decapsulated != 0)
+	said := policies(c, tenant, q.src, q.dst)
+	out.Steps = o.steps(ctx, q, e, said)
 	if r.Interface == "" && len(r.Packet) == 0 {
 		out.Steps[0].Why = o.elsewhere(ctx, tenant.ID, r.Source)
+	}
+	if len(said) > 0 && len(r.Packet) == 0 {
+		back, err := o.back(c, tenant, r)
+		if err != nil {
+			return api.Explanation{}, err
+		}
+		out.Steps = append(out.Steps, back)
 	}
 	return out, nil
 }
@@ -85,13 +94,16 @@ func arrivalPort(c *config.Config, t *config.Tenant, src netip.Addr) datapath.Po
 	return datapath.PortRef{}
 }
 
-// steps tells the walk in the order in which the program went it.
-func (o operator) steps(ctx context.Context, frame []byte, e datapath.Explained) []api.ExplainStep {
+// byPolicy is where the next hop of a walk's report comes from: see struct walk_report.
+const byPolicy = 3
+
+// steps tells the walk in the order in which the program went it; said is what policies of egress say.
+func (o operator) steps(ctx context.Context, q asked, e datapath.Explained, said []api.ExplainStep) []api.ExplainStep {
 	list := []api.ExplainStep{{Step: "port", Found: "arrived at " + e.Ingress.String()}}
 	add := func(step, found, why string) {
 		list = append(list, api.ExplainStep{Step: step, Found: found, Why: why})
 	}
-	tenant, q := route.TenantID(e.Report.Tenant), askedOf(frame, e.Report.Decapsulated != 0)
+	tenant := route.TenantID(e.Report.Tenant)
 	if e.Report.Decapsulated != 0 {
 		add("decap", "came through the tunnel from "+e.From.String(), "")
 	}
@@ -108,9 +120,12 @@ func (o operator) steps(ctx context.Context, frame []byte, e datapath.Explained)
 		add("lookup", fmt.Sprintf("%s is in the host table: %s", q.dst, kindName(e)), o.winner(ctx, tenant, q.dst))
 	case e.Report.Routed == 2:
 		add("lookup", fmt.Sprintf("%s is covered by a prefix: %s", q.dst, kindName(e)), o.winner(ctx, tenant, q.dst))
+	case e.Report.Routed == byPolicy:
+		add("lookup", fmt.Sprintf("%s: by the way of a policy, whatever the routes say: %s", q.dst, kindName(e)), "")
 	case e.Reason == "pass_no_route" || e.Reason == "drop_isolated":
 		add("lookup", fmt.Sprintf("%s is no host we know, and no prefix covers it", q.dst), "")
 	}
+	list = append(list, said...)
 	if e.Reason == "drop_source" && q.src.IsValid() {
 		add("source", fmt.Sprintf("%s does not live behind %s", q.src, e.From), o.winner(ctx, tenant, q.src))
 	}

@@ -46,9 +46,24 @@ func planeSpec(c *config.Config) datapath.Spec {
 				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI, Elected: s.Gateway.Election != nil,
 			})
 		}
+		tenant.Egress = egressOf(c, &t)
 		spec.Tenants = append(spec.Tenants, tenant)
 	}
 	return spec
+}
+
+// egressOf are a tenant's policies, with locators for sites.
+func egressOf(c *config.Config, t *config.Tenant) (list []datapath.EgressSpec) {
+	for i := range t.Segments {
+		for _, p := range t.Segments[i].Policies() {
+			spec := datapath.EgressSpec{From: p.From}
+			for _, w := range p.Ways {
+				spec.Ways = append(spec.Ways, datapath.WaySpec{Prefix: w.Prefix, Via: c.Locators(w.Via)})
+			}
+			list = append(list, spec)
+		}
+	}
+	return list
 }
 
 // tune are the load-time constants. Frames over a page are decided when the daemon starts.
@@ -68,6 +83,7 @@ func tune(c *config.Config) maps.Tune {
 		for _, s := range tenant.Segments {
 			t.KeepTTL = t.KeepTTL || s.Gateway.KeepTTL
 			t.Bridging = t.Bridging || s.L2VNI != 0
+			t.Egress = t.Egress || len(s.Policies()) > 0
 		}
 	}
 	return t
@@ -199,7 +215,7 @@ func bgpConfig(c *config.Config) *bgp.Config {
 		out.Locators = append(out.Locators, l.Address)
 	}
 	for i := range c.Tenants {
-		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i]))
+		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i], c.Site))
 	}
 	for i := range b.Neighbors {
 		out.Neighbors = append(out.Neighbors, bgpNeighbor(&b.Neighbors[i]))
@@ -207,8 +223,13 @@ func bgpConfig(c *config.Config) *bgp.Config {
 	return out
 }
 
-func bgpTenant(t *config.Tenant) bgp.Tenant {
+func bgpTenant(t *config.Tenant, site string) bgp.Tenant {
 	out := bgp.Tenant{ID: t.ID, VNI: t.VNI, RouteTargets: t.RouteTargets}
+	for i := range t.Segments {
+		for _, p := range t.Segments[i].Policies() {
+			out.Ingress = append(out.Ingress, bgp.Ingress{Hosts: p.From, Elsewhere: p.Default() != "" && p.Default() != site})
+		}
+	}
 	for _, s := range t.Segments {
 		out.Segments = append(out.Segments, bgp.Segment{L2VNI: s.L2VNI, Subnets: s.Subnets})
 		out.Reserved = append(out.Reserved, s.Gateway.OwnAddresses...)

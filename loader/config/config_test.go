@@ -165,7 +165,12 @@ func TestReference(t *testing.T) {
 					Probe:  config.Probe{Interval: time.Second, Lost: 3},
 					Allow:  []netip.Prefix{prefix("10.1.0.0/25")},
 				},
-				Egress:    config.Egress{Mode: config.EgressLocal},
+				Home: "dc1",
+				Egress: config.Egress{Mode: config.EgressList, Routes: []config.EgressRoute{
+					{Prefix: prefix("198.51.100.0/24"), Via: "home"},
+					{From: prefix("10.1.0.64/26"), Via: "dc2"},
+					{From: prefix("10.1.0.66/32"), Via: "local"},
+				}},
 				DHCPRelay: []netip.Addr{addr("10.1.0.253")},
 			}},
 		}},

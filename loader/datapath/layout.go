@@ -52,6 +52,9 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.setSubnets(g.table.wantedSubnets(spec.Tenants)); err != nil {
 		return err
 	}
+	if err := g.table.setEgress(spec.Tenants); err != nil {
+		return err
+	}
 	g.spec = spec
 	if err := g.place(); err != nil {
 		return err

@@ -43,6 +43,7 @@ type TenantSpec struct {
 	VNI      uint32
 	Uplinks  []PortRef
 	Segments []SegmentSpec
+	Egress   []EgressSpec
 }
 
 // PortRef names an interface, or one VLAN of it.
