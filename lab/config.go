@@ -31,6 +31,8 @@ type Config struct {
 	Hold       string   // empty for the default
 	Mobility   string   // the whole mapping, as text, in place of Hold; empty for none
 	KeepTTL    bool     // no TTL is taken between hosts of the subnet
+	Home       string   // of the segment, empty for none
+	Egress     string   // of the segment, as text; empty for the default
 	RouteFile  string
 	FIBTable   int
 	L2VNI      int // of the segment, 0 for none
