@@ -400,6 +400,7 @@ enum reason {
 	FWD_EXPIRED,		/* TTL or hop limit used up: its sender was told */
 	FWD_FRAGMENT,		/* larger than the way out carries: to the kernel, which fragments it and gives it back */
 	FWD_PROBE,		/* a probe of the tunnel, answered here */
+	FWD_HOME,		/* from a tunnel into another, by way of the home of one of its ends */
 
 	PASS_NO_PORT,		/* interface or VLAN not configured */
 	PASS_NOT_IP,		/* neither IP nor ARP */

@@ -133,7 +133,7 @@ static __always_inline enum reason forward_tunnel(struct pkt *p)
 		return r;
 	p->egress = adj->port;
 	p->locator = adj->locator;
-	return r;
+	return r == FWD_REENCAP && by_way_of_home(p) ? FWD_HOME : r;
 }
 
 static __always_inline enum reason forward_local(struct pkt *p)

@@ -160,26 +160,26 @@ var egressCases = []matrixCase{
 		c.homed(back, func(p packet) {
 			p.src = c.inner.addr(atB4)
 			c.withPolicy(p.src, c.everywhere(maps.WayHere), func() {
-				c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_reencap", c.tun(), c.arrived(p), 59))
+				c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_home", c.tun(), c.arrived(p), 59))
 			})
 		})
 	}},
 	{"at home: to another site, to a host here, and to the kernel", onWANEgress, func(c *cell) {
 		c.homed(atC4, func(p packet) {
-			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_reencap", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
+			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_home", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
 		})
 		c.homed(here, func(p packet) { c.expect(c.from(p).bytes(), c.delivered(p)) })
 		c.homed(here, func(p packet) {
 			p.dst = c.inner.outside(22, 0)
 			c.expect(c.from(p).bytes(), c.handedOver("pass_no_route", p))
 			p.dst = c.inner.outside(17, 0) // a prefix at B
-			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_reencap", c.tunnelOf(c.inner, atB4), c.arrived(p), 59))
+			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_home", c.tunnelOf(c.inner, atB4), c.arrived(p), 59))
 		})
 	}},
 	{"at the receiver's home", onWANEgress, func(c *cell) {
 		p := c.remote(atC4)
 		c.withPolicy(p.dst, c.everywhere(maps.WayHere), func() {
-			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_reencap", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
+			c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_home", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
 		})
 	}},
 	{"at home: outer TTL used up", onWANEgress, func(c *cell) {
@@ -192,7 +192,7 @@ var egressCases = []matrixCase{
 	{"at the sender's home, and on to the receiver's", onWANEgress, func(c *cell) {
 		c.homed(here, func(p packet) {
 			c.withPolicy(p.dst, c.everywhere(nexthopID(c.inner, atC4)), func() {
-				c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_reencap", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
+				c.expect(c.from(p).bytes(), c.leaves(c.t, "fwd_home", c.tunnelOf(c.inner, atC4), c.arrived(p), 59))
 			})
 			c.withPolicy(p.dst, c.everywhere(c.byTunnel()), func() { // it comes from there
 				c.expect(c.from(p).bytes(), c.delivered(p))

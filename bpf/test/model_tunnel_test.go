@@ -409,6 +409,9 @@ func (v *view) tunnel(next maps.Nexthop, exact bool) want {
 	x := want{reason: "fwd_encap", locator: tun.locator, out: v.encapsulate(tun, flow, hops)}
 	if v.inside != nil {
 		x.reason = "fwd_reencap"
+		if v.home {
+			x.reason = "fwd_home"
+		}
 	}
 	return v.leave(x, tun.port)
 }

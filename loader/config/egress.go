@@ -33,8 +33,8 @@ type EgressRoute struct {
 	Via    string       // a site, an address, or one of the words local and home
 }
 
-// Policy is what Egress comes to for some hosts of one subnet. Of the policies of a tenant the longest From counts, and in it the longest
-// prefix of Ways.
+// Policy is what Egress comes to for some hosts of one subnet. Of the policies of a tenant the longest From counts, and in it the
+// longest prefix of Ways.
 type Policy struct {
 	From netip.Prefix
 	Ways []Way
@@ -66,7 +66,7 @@ func (p Policy) For(a netip.Addr) (best Way, ok bool) {
 	return best, ok
 }
 
-// Policies are what the segment's hosts do, in the order of their From; none where all packets leave at the site where the host is.
+// Policies are what the segment's hosts do, in the order of their From; none where all packets leave where their host is.
 func (s *Segment) Policies() []Policy {
 	routes := s.Egress.Routes
 	if s.Egress.Mode == EgressHome {
@@ -183,7 +183,8 @@ func (r *reader) egressRoute(c *Config, s *Segment, v value) (e EgressRoute, ok 
 	case e.From.IsValid() && e.Prefix.IsValid() && e.From.Addr().Is4() != e.Prefix.Addr().Is4():
 		f.get("from").fail("%s and %s are of different families", e.From, e.Prefix)
 	}
-	return e, ok && v.unique("entry", fmt.Sprintf("for %s with %s", orElse(e.From, "all hosts of "+s.Name), orElse(e.Prefix, "everybody")))
+	who, whom := orElse(e.From, "all hosts of "+s.Name), orElse(e.Prefix, "everybody")
+	return e, ok && v.unique("entry", fmt.Sprintf("for %s with %s", who, whom))
 }
 
 func orElse(p netip.Prefix, words string) string {

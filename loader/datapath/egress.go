@@ -21,8 +21,8 @@ type WaySpec struct {
 	Via    []route.Locator // nil: from where the host is; with one of ours: by this gateway
 }
 
-// egress is what the prefix tries hold of policies: for each list its hosts, in a tenant's space from SpaceEgress on, and its ways, in a
-// space of its own from SpaceWays on.
+// egress is what the prefix tries hold of policies: for each list its hosts, in a tenant's space from SpaceEgress on, and its
+// ways, in a space of its own from SpaceWays on.
 type egress map[entryKey]uint32
 
 // list is the space of the ways of a prefix's hosts, or one that no list has: never one of this call's departed.
@@ -46,7 +46,8 @@ func (e egress) list(key entryKey) (space uint16, err error) {
 	return 0, errors.New("egress: more policies than the data path has room for")
 }
 
-// setEgress makes exactly these policies known to the data path. A list is there before its hosts are led to it, and goes after them.
+// setEgress makes exactly these policies known to the data path. A list is there before its hosts are led to it, and goes
+// after them. What is for us is IDKernel as a route, and WayHere as a way.
 func (t *table) setEgress(tenants []TenantSpec) error {
 	want := map[entryKey]bool{}
 	for _, tenant := range tenants {
@@ -82,7 +83,7 @@ func (t *table) way(space uint16, w WaySpec) (uint32, error) {
 	if w.Via == nil {
 		return maps.WayLocal, nil
 	}
-	return t.nexthop(space, route.Decision{Claim: route.Claim{Via: &route.Via{Locators: w.Via}}}) // IDKernel for ours, which is WayHere
+	return t.nexthop(space, route.Decision{Claim: route.Claim{Via: &route.Via{Locators: w.Via}}})
 }
 
 // putWay points an entry at a value, with the reference that came with it.
