@@ -31,6 +31,14 @@ func (h *Host) Arrive() {
 	})
 }
 
+// Probe has a host ask whether somebody else has its IPv4 address (RFC 5227, section 2.1.1), as it does before it takes it.
+func (h *Host) Probe() {
+	h.lab.Helper()
+	h.say("probe its own address from", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
+		return say(arpRequest(link, netip.IPv4Unspecified(), h.IP4)...)
+	})
+}
+
 // AskAll has a host ask by ARP for every address of an IPv4 prefix, as fast as it can.
 func (h *Host) AskAll(prefix netip.Prefix) {
 	h.lab.Helper()
