@@ -54,6 +54,7 @@ enum space {
 /* A way out that is no tunnel's. */
 enum way {
 	WAY_LOCAL = 1,		/* from where the host is */
+	WAY_SUBNET = 2,		/* the same, because both are in one subnet: the other's list says so, too */
 	WAY_HERE = 3,		/* by this gateway: NHID_KERNEL, as a route that leads to us */
 };
 

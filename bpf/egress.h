@@ -9,7 +9,7 @@
  *
  * Where both ends have a home, a packet passes the sender's and then the receiver's, and the answer the same two the other
  * way round. Other packets out of tunnels have come by their way, and are delivered. What is said in a host's own subnet crosses no
- * border: its list has the subnet as WAY_LOCAL. The gateway answers for itself wherever it is asked.
+ * border: its list has the subnet as WAY_SUBNET. The gateway answers for itself wherever it is asked.
  */
 #pragma once
 
@@ -44,6 +44,8 @@ static __always_inline enum reason egress(struct pkt *p, enum reason r)
 	if (!egress_policy || !may_leave_elsewhere(p, r))
 		return r;
 	from = way_of_sender(p);
+	if (from == WAY_SUBNET)
+		return r;
 	way = way_of_destination(p);
 	p->home = from == WAY_HERE || way == WAY_HERE;
 	if (p->tunnelled && (from != WAY_HERE || way_leads_to(way, p->from)))

@@ -24,6 +24,9 @@ func policies(c *config.Config, t *config.Tenant, src, dst netip.Addr) (list []a
 		at := "where it is"
 		switch way.Via {
 		case "":
+			if way.Subnet {
+				at = "as neighbours: they are in one subnet"
+			}
 		case c.Site:
 			at = "by way of this site, " + c.Site
 		default:

@@ -58,7 +58,7 @@ func egressOf(c *config.Config, t *config.Tenant) (list []datapath.EgressSpec) {
 		for _, p := range t.Segments[i].Policies() {
 			spec := datapath.EgressSpec{From: p.From}
 			for _, w := range p.Ways {
-				spec.Ways = append(spec.Ways, datapath.WaySpec{Prefix: w.Prefix, Via: c.Locators(w.Via)})
+				spec.Ways = append(spec.Ways, datapath.WaySpec{Prefix: w.Prefix, Via: c.Locators(w.Via), Subnet: w.Subnet})
 			}
 			list = append(list, spec)
 		}

@@ -617,8 +617,9 @@ type datapathWalkReport struct {
 type datapathWay uint32
 
 const (
-	datapathWayWAY_LOCAL datapathWay = 1
-	datapathWayWAY_HERE  datapathWay = 3
+	datapathWayWAY_LOCAL  datapathWay = 1
+	datapathWayWAY_SUBNET datapathWay = 2
+	datapathWayWAY_HERE   datapathWay = 3
 )
 
 // Names of all BPF objects in the ELF.

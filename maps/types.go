@@ -41,6 +41,7 @@ const (
 	SpaceEgress  = uint16(datapathSpaceSPACE_EGRESS)
 	SpaceWays    = uint16(datapathSpaceSPACE_WAYS)
 	WayLocal     = uint32(datapathWayWAY_LOCAL)
+	WaySubnet    = uint32(datapathWayWAY_SUBNET)
 	WayHere      = uint32(datapathWayWAY_HERE)
 	SpaceVNI     = uint16(datapathSpaceSPACE_VNI)
 	SpaceLocator = uint16(datapathSpaceSPACE_LOCATOR)

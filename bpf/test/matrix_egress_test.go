@@ -104,7 +104,7 @@ var egressCases = []matrixCase{
 			c.expect(in.bytes(), c.encapsulated(kept))
 		})
 	}},
-	{"the longest prefix of a list, here the own subnet, and one by another way", onLANEgress, func(c *cell) {
+	{"the longest prefix of a list: from where it is, and by another way", onLANEgress, func(c *cell) {
 		policy := c.everywhere(c.byTunnel()).but(c.inner.addr(here30), maps.WayLocal).but(c.inner.addr(atB4), nexthopID(c.inner, atC4))
 		c.withPolicy(c.inner.addr(asker), policy, func() {
 			in := c.base(c.inner, here30)
@@ -113,6 +113,20 @@ var egressCases = []matrixCase{
 			c.expect(in.bytes(), c.leaves(c.t, "fwd_encap", c.tunnelOf(c.inner, atC4), in.ip, 64))
 			in = c.base(c.inner, here)
 			c.expect(in.bytes(), c.encapsulated(in.ip))
+		})
+	}},
+	{"in one subnet nobody asks for the other's policy", onLANEgress, func(c *cell) {
+		policy := c.everywhere(nexthopID(c.inner, atC4)).but(c.inner.addr(here30), maps.WaySubnet)
+		c.withPolicy(c.inner.addr(here30), c.everywhere(c.byTunnel()), func() {
+			c.withPolicy(c.inner.addr(asker), policy, func() {
+				in := c.base(c.inner, here30)
+				c.expect(in.bytes(), c.deliveredTo(c.inner, here30, in.ip))
+			})
+			policy[netip.PrefixFrom(c.inner.addr(here30), c.inner.addr(0).BitLen())] = maps.WayLocal
+			c.withPolicy(c.inner.addr(asker), policy, func() {
+				in := c.base(c.inner, here30)
+				c.expect(in.bytes(), c.encapsulated(in.ip))
+			})
 		})
 	}},
 	{"to the gateway itself, and what is dropped on purpose: as without", onLANEgress, func(c *cell) {

@@ -26,6 +26,9 @@ func (v *view) egress(next maps.Nexthop) uint32 {
 	if v.inside == nil && v.port.Role&maps.RoleUplink != 0 {
 		from = 0
 	}
+	if from == maps.WaySubnet {
+		return 0
+	}
 	v.home = from == maps.WayHere || to == maps.WayHere
 	switch {
 	case v.inside == nil && from > maps.WayHere:

@@ -44,6 +44,7 @@ type Policy struct {
 type Way struct {
 	Prefix netip.Prefix
 	Via    string // a site, ours too, or an address; "" for the site where the host is
+	Subnet bool   // it is the hosts' own subnet
 }
 
 // Default is by which site the hosts exchange packets with everybody who is not listed, "" for the one where they are.
@@ -112,14 +113,14 @@ func (s *Segment) ways(routes []EgressRoute, hosts netip.Prefix) []Way {
 	if len(byPrefix) == 0 {
 		return nil
 	}
+	var list []Way
 	for _, subnet := range s.Subnets {
 		if holds(subnet, hosts) {
-			byPrefix[subnet] = ""
+			list = append(list, Way{Prefix: subnet, Subnet: true})
 		}
 	}
-	var list []Way
 	for p, via := range byPrefix {
-		list = append(list, Way{p, via})
+		list = append(list, Way{Prefix: p, Via: via})
 	}
 	slices.SortFunc(list, func(a, b Way) int { return a.Prefix.Compare(b.Prefix) })
 	return list

@@ -19,6 +19,7 @@ type EgressSpec struct {
 type WaySpec struct {
 	Prefix netip.Prefix
 	Via    []route.Locator // nil: from where the host is; with one of ours: by this gateway
+	Subnet bool            // it is the hosts' own subnet, to which they go by no way
 }
 
 // egress is what the prefix tries hold of policies: for each list its hosts, in a tenant's space from SpaceEgress on, and its
@@ -80,7 +81,10 @@ func (t *table) setEgress(tenants []TenantSpec) error {
 
 // way is a next-hop id with one reference, or a word for a way that has no next hop.
 func (t *table) way(space uint16, w WaySpec) (uint32, error) {
-	if w.Via == nil {
+	switch {
+	case w.Subnet:
+		return maps.WaySubnet, nil
+	case w.Via == nil:
 		return maps.WayLocal, nil
 	}
 	return t.nexthop(space, route.Decision{Claim: route.Claim{Via: &route.Via{Locators: w.Via}}})

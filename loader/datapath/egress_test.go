@@ -42,11 +42,11 @@ func TestEgress(t *testing.T) {
 	p := func(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 	spec := []TenantSpec{
 		{ID: 1, Egress: []EgressSpec{
-			{From: p("10.1.0.0/24"), Ways: []WaySpec{{p("0.0.0.0/0"), tunnelEnds("192.0.2.2")}, {p("10.1.0.0/24"), nil}, {p("198.51.100.9/32"), tunnelEnds("192.0.2.1")}}},
-			{From: p("10.1.0.66/32"), Ways: []WaySpec{{p("0.0.0.0/0"), nil}}},
-			{From: p("2001:db8:1::/64"), Ways: []WaySpec{{p("::/0"), tunnelEnds("192.0.2.2", "192.0.2.3")}}},
+			{From: p("10.1.0.0/24"), Ways: []WaySpec{{Prefix: p("0.0.0.0/0"), Via: tunnelEnds("192.0.2.2")}, {Prefix: p("10.1.0.0/24"), Subnet: true}, {Prefix: p("198.51.100.9/32"), Via: tunnelEnds("192.0.2.1")}}},
+			{From: p("10.1.0.66/32"), Ways: []WaySpec{{Prefix: p("0.0.0.0/0")}}},
+			{From: p("2001:db8:1::/64"), Ways: []WaySpec{{Prefix: p("::/0"), Via: tunnelEnds("192.0.2.2", "192.0.2.3")}}},
 		}},
-		{ID: 2, Egress: []EgressSpec{{From: p("10.1.0.0/24"), Ways: []WaySpec{{p("0.0.0.0/0"), tunnelEnds("192.0.2.2")}}}}},
+		{ID: 2, Egress: []EgressSpec{{From: p("10.1.0.0/24"), Ways: []WaySpec{{Prefix: p("0.0.0.0/0"), Via: tunnelEnds("192.0.2.2")}}}}},
 	}
 	check := func(during string) {
 		t.Helper()
@@ -56,7 +56,7 @@ func TestEgress(t *testing.T) {
 			word        uint32
 		}{
 			{host: "10.1.0.7", other: "203.0.113.7", kind: maps.KindAdjacency},
-			{host: "10.1.0.7", other: "10.1.0.8", word: maps.WayLocal},
+			{host: "10.1.0.7", other: "10.1.0.8", word: maps.WaySubnet},
 			{host: "10.1.0.7", other: "198.51.100.9", word: maps.WayHere},
 			{host: "10.1.0.66", other: "203.0.113.7", word: maps.WayLocal},
 			{host: "2001:db8:1::7", other: "2001:db8:9::9", kind: maps.KindSet},
@@ -119,7 +119,7 @@ func TestEgressWithoutALocator(t *testing.T) {
 	unusable := tunnelEnds("192.0.2.2")
 	unusable[0].Priority = route.Unusable
 	must(t, w.table.setEgress([]TenantSpec{{ID: 1, Egress: []EgressSpec{{
-		From: netip.MustParsePrefix("10.1.0.0/24"), Ways: []WaySpec{{netip.MustParsePrefix("0.0.0.0/0"), unusable}},
+		From: netip.MustParsePrefix("10.1.0.0/24"), Ways: []WaySpec{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Via: unusable}},
 	}}}}))
 	if way := w.wayOf(1, "10.1.0.7", "203.0.113.7"); way != maps.IDBlackhole {
 		t.Errorf("way %d", way)
