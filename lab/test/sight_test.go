@@ -161,7 +161,7 @@ func TestScan(t *testing.T) {
 	for i := range 64 {
 		asker := *h12
 		asker.IP4 = netip.AddrFrom4([4]byte{10, 1, 250, byte(i)})
-		asker.AskAll(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(4 * i % 200), 0}), 22))
+		asker.AskAll(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24))
 	}
 	rationed(t, gw1, start, wanted, 400, 200)
 	last, _ := gw1.Memory()
