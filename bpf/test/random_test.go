@@ -167,7 +167,7 @@ func (g *generator) policies(ids []uint32) {
 			g.prefix(maps.SpaceEgress+one(g, uint16(tenant1), tenant1, tenant2), p.Masked(), uint32(maps.SpaceWays)+uint32(i)+lists*uint32(f))
 			for range g.IntN(5) {
 				a := one(g, g.near(f), f.outside(17, 0))
-				p := netip.PrefixFrom(a, g.IntN(a.BitLen()+1)).Masked()
+				p := netip.PrefixFrom(a, one(g, 0, g.IntN(a.BitLen()+1))).Masked() // a default in every second list: enough come home
 				g.prefix(maps.SpaceWays+uint16(i)+lists*uint16(f), p, one(g, append(ids, maps.WayLocal, maps.WayHere, maps.WayHere, maps.WayHere)...))
 			}
 		}

@@ -227,7 +227,7 @@ func TestEgress(t *testing.T) {
 	if moved := gw2.Counters().Since(neighbours); moved["drop_source"]+moved["drop_tunnel_loop"] != 0 {
 		t.Errorf("in the host's own subnet: %v", moved)
 	}
-	explained(t, s, h11, out)
+	policyExplained(t, s, h11, out)
 
 	egress(s, "local")
 	before := booksOf(s, s.R1)
@@ -262,8 +262,8 @@ func TestEgress(t *testing.T) {
 	}, "ipv6")
 }
 
-// explained checks that explain tells the policy, and the way of the answer.
-func explained(t *testing.T, s *lab.Sites, h, out *lab.Host) {
+// policyExplained checks that explain tells the policy, and the way of the answer.
+func policyExplained(t *testing.T, s *lab.Sites, h, out *lab.Host) {
 	t.Helper()
 	type step struct{ Step, Found, Why string }
 	var e struct {
