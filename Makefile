@@ -9,7 +9,9 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
 
 # What the programs in the lab are made of: namespaces and their hosts, peers, captures, load.
-LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables
+LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables strace
+# Who forwards beside us in the benchmark: Open vSwitch and DPDK in user space.
+PEERS := openvswitch-switch dpdk-dev
 # clang is pinned because the generated objects are committed and compared byte by byte.
 COMPILER := clang-19 llvm-19 libbpf-dev linux-libc-dev
 LINT := shellcheck
@@ -20,7 +22,11 @@ KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 
-.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-bgp fuzz clean lab-tools
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-compare bench-bgp bench-scrape fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,7 +73,7 @@ check: ## format, vet, staticcheck, generated code, import rules; lint of shell,
 	go vet ./...
 	go tool staticcheck ./...
 	GOARCH=arm64 go build ./...
-	shellcheck tools/* .ci/run
+	shellcheck tools/* .ci/run perf/nic/measure
 	tools/check-generated
 	go test -count=1 -run 'TestImports|TestMetrics|TestLint|TestCommitted|TestRules|TestAlerts' ./loader ./loader/metrics ./docs/...
 
@@ -80,11 +86,19 @@ fuzz: lab-tools ## the parsers and the packet walk, FUZZTIME each; ROAM_PACKETS 
 	done
 	ROAM_PACKETS=$${ROAM_PACKETS:-1000000} go test -count=1 -run TestModel ./bpf/test
 
-bench: lab-tools ## the performance suite with its peers, as ratios from one run
-	go run ./perf
+bench: lab-tools ## the performance suite with its peers, as ratios from one run; ONLY="micro system" takes a choice
+	@tools/need $(PEERS) || echo "peers that are missing say so in their rows"
+	go run ./perf -page docs/performance.md $(if $(ONLY),-only $(subst $(space),$(comma),$(strip $(ONLY))))
+
+bench-compare: lab-tools ## what a change did: BASE is a commit, measured in turns with this tree, or an earlier bench.json
+	@[ -n "$(BASE)" ] || { echo "bench-compare: BASE is missing: make bench-compare BASE=main"; exit 2; }
+	go run ./perf -compare $(BASE)
 
 bench-bgp: lab-tools ## a million EVPN hosts of a BGP neighbour, beside FRR and the kernel; needs 5 GB
 	go run ./perf -bgp
+
+bench-scrape: lab-tools ## the data path's rate while Prometheus scrapes, beside its rate while nobody does
+	go run ./perf -scrape
 
 clean: ## remove what was built
 	rm -rf bin

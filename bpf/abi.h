@@ -45,8 +45,17 @@ enum limits {
  * next-hop ids; the few above serve the gateway itself. */
 enum space {
 	SPACE_SUBNETS = 0x1000,	/* prefix tries only, added to a tenant: value = subnet number, for sightings and the TTL between neighbours */
+	SPACE_EGRESS = 0x2000,	/* prefix tries only, added to a tenant: value = the space of the ways out of the hosts inside */
+	SPACE_WAYS = 0x3000,	/* prefix tries only, this one and those above: value = next-hop id by which such a prefix is reached, or enum way */
 	SPACE_VNI = 4094,	/* IPv4 table; key = VNI, value = tenant, or enum vni_value; from here on, keys stand in front too */
 	SPACE_LOCATOR = 4095,	/* key = underlay address, value = locator id, or LOCATOR_OWN */
+};
+
+/* A way out that is no tunnel's. */
+enum way {
+	WAY_LOCAL = 1,		/* from where the host is */
+	WAY_SUBNET = 2,		/* the same, because both are in one subnet: the other's list says so, too */
+	WAY_HERE = 3,		/* by this gateway: NHID_KERNEL, as a route that leads to us */
 };
 
 enum subnet_value {
@@ -139,6 +148,7 @@ enum segment_flag {
 	SEGMENT_STICK = 1,	/* another router is the default gateway: answer only for hosts that live elsewhere */
 	SEGMENT_FOREIGN = 2,	/* route frames to MACs nobody here owns when their host lives elsewhere */
 	SEGMENT_ROUTER = 4,	/* neighbour advertisements for gateway addresses carry R = 1 */
+	SEGMENT_STANDBY = 8,	/* another gateway on the segment is designated: it answers, and takes what is flooded */
 };
 
 struct segment {
@@ -149,7 +159,8 @@ struct segment {
 	__be32 gateway_ll[4];	/* link-local gateway address, :: for none */
 	__be32 icmp6[4];	/* source of ICMP errors to hosts here, :: for none: our own address, else the shared one */
 	__be32 icmp4;		/* 0 for none */
-	__u32 pad2[3];
+	__u32 pad2;
+	__u64 designated_until;	/* ns of the kernel's monotonic clock: then another gateway takes this one for dead. 0: there is none */
 };
 
 enum tenant_flag {
@@ -171,6 +182,7 @@ struct tenant {
 enum mac_kind {
 	MAC_HERE = 1,		/* somebody here: frames to it are not for the gateway */
 	MAC_FOREIGN = 2,	/* a gateway that stood here, or stands elsewhere, before: frames to it are routed */
+	MAC_GATEWAY = 5,	/* MAC_HERE, and another gateway of the segment: no host, and it knows itself who lives elsewhere */
 };
 
 struct mac_key {
@@ -389,6 +401,7 @@ enum reason {
 	FWD_EXPIRED,		/* TTL or hop limit used up: its sender was told */
 	FWD_FRAGMENT,		/* larger than the way out carries: to the kernel, which fragments it and gives it back */
 	FWD_PROBE,		/* a probe of the tunnel, answered here */
+	FWD_HOME,		/* from a tunnel into another, by way of the home of one of its ends */
 
 	PASS_NO_PORT,		/* interface or VLAN not configured */
 	PASS_NOT_IP,		/* neither IP nor ARP */
@@ -445,7 +458,7 @@ struct walk_report {
 	__u16 tenant;
 	__u16 from_locator;	/* decapsulated: the sender's locator id */
 	__u8 decapsulated;
-	__u8 routed;		/* 1: exact match, 2: prefix, 0: neither */
+	__u8 routed;		/* 1: exact match, 2: prefix, 3: by the way that a policy names, 0: none of them */
 	__u32 nexthop;		/* id found by look-up */
 	__u32 member;		/* id after choosing a set's member */
 	__u32 flow;		/* hash */

@@ -12,6 +12,7 @@
  * little-endian machine.
  */
 #include "datapath.bpf.c"
+#include "bench_hosts.h"
 
 /* Fixed by the loader: which frame this is. */
 struct frame {
@@ -20,13 +21,17 @@ struct frame {
 	__u32 window;		/* packets timed together, a power of two, less one */
 	__u8 v6;		/* family of that header */
 	__u8 live;		/* live frames come with their head restored */
+	__u8 bare;		/* bytes of the headers below, where no Ethernet header stands in front of that IP header; a multiple of 4 */
+	__u8 pad;
+	__u8 outer[56];		/* from the outer IP header on */
 };
 
 const volatile struct frame bench_frame = {};
 
-/* Which host a packet goes to: number (random & mask), where the mask is one less than a power of two. */
+/* Which host a packet goes to: number first + (random & mask), where the mask is one less than a power of two. */
 struct traffic {
 	__u64 random;
+	__u32 first;
 	__u32 destinations;	/* mask */
 	__u32 sources;		/* mask */
 	__u32 egress;		/* port of a bare redirect */
@@ -54,33 +59,21 @@ struct {
 
 #define BENCH_TTL 64
 
-/* Where hosts are, and where those they hear from. */
-#define BENCH_DST4 10
-#define BENCH_SRC4 11
-#define BENCH_DST6 0x20010db8
-#define BENCH_SRC6 0x20010db9
-
 static __always_inline __u32 draw(void)
 {
 	bench_traffic.random = bench_traffic.random * 6364136223846793005ULL + 1442695040888963407ULL;
 	return bench_traffic.random >> 33;
 }
 
-/* Host number i, scattered over a /8 or a /64: both maps of numbers to addresses are one to one. */
-static __always_inline __be32 bench_host4(__u32 net, __u32 i)
+static __always_inline __u32 draw_destination(void)
 {
-	return bpf_htonl(net << 24 | ((i * 0x9E3779B1U + 0x5BD1E9) & 0xffffff));
-}
-
-static __always_inline __u64 bench_host6(__u32 i)
-{
-	return (i + 1) * 0x9E3779B97F4A7C15ULL;
+	return bench_traffic.first + (draw() & bench_traffic.destinations);
 }
 
 /* UDP to a host: 20 bytes of header whose sum follows the addresses. */
 static __always_inline void restore4(__u8 *ip, __u32 len)
 {
-	__be32 dst = bench_host4(BENCH_DST4, draw() & bench_traffic.destinations);
+	__be32 dst = bench_host4(BENCH_DST4, draw_destination());
 	__be32 src = bench_host4(BENCH_SRC4, draw() & bench_traffic.sources);
 	__u64 first = 0x45 | (__u64)bpf_htons(len) << 16;
 	__u32 ttl = BENCH_TTL | IPPROTO_UDP << 8;
@@ -98,8 +91,29 @@ static __always_inline void restore6(__u8 *ip, __u32 len)
 	*(__u64 *)(ip + 8) = bpf_htonl(BENCH_SRC6);
 	*(__u64 *)(ip + 16) = bench_host6(draw() & bench_traffic.sources);
 	*(__u64 *)(ip + 24) = bpf_htonl(BENCH_DST6);
-	*(__u64 *)(ip + 32) = bench_host6(draw() & bench_traffic.destinations);
+	*(__u64 *)(ip + 32) = bench_host6(draw_destination());
 	*(__u32 *)(ip + 40) = bpf_htonl(5000 << 16 | 6000);
+}
+
+/* What delivery wrote its Ethernet header over. Every word is whole for the walk, whose loads are of 4 bytes over IPv4. */
+static __always_inline void restore_outer(__u8 *ip)
+{
+	__u32 len = bench_frame.bare;
+
+#pragma unroll
+	for (__u32 i = 0; i + 8 <= sizeof(bench_frame.outer); i += 8) {
+		if (i + 8 <= len)
+			*(__u64 *)(ip + i) = *(const volatile __u64 *)(bench_frame.outer + i);
+	}
+	if (len & 4)
+		*(__u32 *)(ip + len - 4) = *(const volatile __u32 *)(bench_frame.outer + len - 4);
+}
+
+static __always_inline void restore_link(__u8 *link)
+{
+	*(__u64 *)link = 0x0200010000000002ULL; /* to 02:00:00:00:00:01 from 00:02:... */
+	*(__u32 *)(link + 8) = 0x02000000;
+	*(__u16 *)(link + 12) = bench_frame.v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 }
 
 static __always_inline void watch(void)
@@ -129,15 +143,14 @@ static __always_inline int restore(struct xdp_md *ctx)
 	end = (void *)(long)ctx->data_end;
 	if (link + sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + 4 > end)
 		return -1;
-	*(__u64 *)link = 0x0200010000000002ULL; /* to 02:00:00:00:00:01 from 00:02:... */
-	*(__u32 *)(link + 8) = 0x02000000;
-	if (bench_frame.v6) {
-		*(__u16 *)(link + 12) = bpf_htons(ETH_P_IPV6);
+	if (bench_frame.bare)
+		restore_outer((__u8 *)(long)ctx->data + sizeof(struct ethhdr));
+	else
+		restore_link(link);
+	if (bench_frame.v6)
 		restore6(link + sizeof(struct ethhdr), len);
-	} else {
-		*(__u16 *)(link + 12) = bpf_htons(ETH_P_IP);
+	else
 		restore4(link + sizeof(struct ethhdr), len);
-	}
 	return 0;
 }
 

@@ -32,6 +32,9 @@ const volatile _Bool mss_clamp = 1;
 /* Some tenant has TENANT_KEEP_TTL. */
 const volatile _Bool keep_ttl = 0;
 
+/* Some segment has its hosts' packets leave elsewhere. */
+const volatile _Bool egress_policy = 0;
+
 /* Some segment has an l2vni: peers bridge to its hosts. */
 const volatile _Bool bridging = 0;
 

@@ -26,6 +26,7 @@ struct {
 #include "count.h"
 #include "decap.h"
 #include "ecmp.h"
+#include "egress.h"
 #include "encap.h"
 #include "icmp.h"
 #include "mtu.h"
@@ -65,7 +66,7 @@ static __always_inline enum reason not_ours(const struct pkt *p)
 /* May a frame to a MAC that nobody here owns be for a host that left? */
 static __always_inline int may_be_stale(const struct pkt *p)
 {
-	return (bridging && p->bridge) || (p->segment && p->segment->flags & SEGMENT_FOREIGN);
+	return (bridging && p->bridge) || (p->segment && p->segment->flags & SEGMENT_FOREIGN && !stands_by(p->segment));
 }
 
 /* Finds the next hop: the host's own, or a covering prefix's. */
@@ -95,12 +96,12 @@ static __always_inline enum reason lookup(struct pkt *p)
 	return REASON_NONE;
 }
 
-/* What a tunnel brought goes into the next tunnel only for a host that moved away moments ago. */
+/* What a tunnel brought goes into the next tunnel only for a host that moved away moments ago, or by way of a host's home. */
 static __always_inline enum reason check_tunnel_loop(const struct pkt *p)
 {
 	if (!p->tunnelled)
 		return REASON_NONE;
-	if (!p->exact || !(p->nexthop.flags & NHF_HELD))
+	if (!by_way_of_home(p) && (!p->exact || !(p->nexthop.flags & NHF_HELD)))
 		return DROP_TUNNEL_LOOP;
 	if (p->outer_ttl <= 1)
 		return DROP_TUNNEL_TTL;
@@ -117,7 +118,7 @@ static __always_inline enum reason forward_tunnel(struct pkt *p)
 		r = adjacency(p, &adj);
 	if (r)
 		return r;
-	if (p->tunnelled && adj->locator == p->from)
+	if (p->tunnelled && !by_way_of_home(p) && adj->locator == p->from)
 		return DROP_TUNNEL_BACK;
 	p->mtu = adj->mtu;
 	r = mtu(p);
@@ -132,7 +133,7 @@ static __always_inline enum reason forward_tunnel(struct pkt *p)
 		return r;
 	p->egress = adj->port;
 	p->locator = adj->locator;
-	return r;
+	return r == FWD_REENCAP && by_way_of_home(p) ? FWD_HOME : r;
 }
 
 static __always_inline enum reason forward_local(struct pkt *p)
@@ -217,9 +218,9 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		if (!p->ours) {
 			__u32 kind = station(p);
 
-			if (kind == MAC_HERE)
+			if (kind & MAC_HERE)
 				return PASS_NOT_OURS;
-			p->ours = kind == MAC_FOREIGN;
+			p->ours = kind == MAC_FOREIGN && !stands_by(p->segment);
 		}
 	}
 	r = lookup(p);
@@ -228,6 +229,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 	refused = source(p);
 	if (refused)
 		return refused;
+	r = egress(p, r);
 	if (!r)
 		r = forward(p);
 	r = check_inner_destination(p, r);
@@ -312,7 +314,7 @@ static __always_inline void describe(const struct pkt *p, enum reason r, int act
 	out->tenant = p->tenant;
 	out->from_locator = p->from;
 	out->decapsulated = p->tunnelled;
-	out->routed = p->exact ? 1 : p->nexthop_id ? 2 : 0;
+	out->routed = p->by_policy ? 3 : p->exact ? 1 : p->nexthop_id ? 2 : 0;
 	out->nexthop = p->nexthop_id;
 	out->member = p->member_id;
 	out->flow = p->flow;
@@ -399,6 +401,7 @@ struct abi_types {
 	enum abi abi;
 	enum limits limits;
 	enum space space;
+	enum way way;
 	enum subnet_value subnet_value;
 	enum locator_value locator_value;
 	enum vni_value vni_value;

@@ -238,16 +238,17 @@ static __always_inline int answer_port(struct pkt *p, enum reason why)
 	return 0;
 }
 
-/* Back through a tunnel, to where the sender lives. */
+/* Back through a tunnel, to where the sender lives, or by the way that the one it spoke to names. */
 static __always_inline int answer_tunnel(struct pkt *p, enum reason why)
 {
+	__u32 way = egress_policy ? way_of_destination(p) : 0;
 	struct adjacency *adj;
 	struct nexthop *nh;
 
 	if (turn(p, why, sizeof(struct ethhdr)))
 		return -1;
 	p->tunnelled = 0;
-	p->nexthop_id = find_destination(p, p->tenant);
+	p->nexthop_id = way > WAY_HERE ? way : find_destination(p, p->tenant);
 	if (!p->nexthop_id)
 		p->nexthop_id = cover_destination(p, p->tenant);
 	nh = bpf_map_lookup_elem(&nexthops, &p->nexthop_id);

@@ -81,3 +81,36 @@ static __always_inline __u32 cover_destination(const struct pkt *p, __u32 space)
 {
 	return cover(p, space, p->dst4, p->dst6);
 }
+
+/* By which way a host exchanges packets with another address, as its policy says: enum way, a next-hop id, or 0 for no policy.
+ * Global functions: verified once each.
+ */
+__attribute__((noinline)) __u32 find_way4(__u32 tenant, __u32 host, __u32 other)
+{
+	__u32 ways = find_prefix4(SPACE_EGRESS + tenant, host);
+
+	return ways ? find_prefix4(ways, other) : 0;
+}
+
+__attribute__((noinline)) __u32 find_way6(__u32 tenant, __u64 hi, __u64 lo, __u64 other_hi, __u64 other_lo)
+{
+	__u32 ways = find_prefix6(SPACE_EGRESS + tenant, hi, lo);
+
+	return ways ? find_prefix6(ways, other_hi, other_lo) : 0;
+}
+
+static __always_inline __u32 way6(__u32 tenant, const __be32 host[4], const __be32 other[4])
+{
+	return find_way6(tenant, (__u64)host[1] << 32 | host[0], (__u64)host[3] << 32 | host[2],
+			 (__u64)other[1] << 32 | other[0], (__u64)other[3] << 32 | other[2]);
+}
+
+static __always_inline __u32 way_of_source(const struct pkt *p)
+{
+	return p->v6 ? way6(p->tenant, p->src6, p->dst6) : find_way4(p->tenant, p->src4, p->dst4);
+}
+
+static __always_inline __u32 way_of_destination(const struct pkt *p)
+{
+	return p->v6 ? way6(p->tenant, p->dst6, p->src6) : find_way4(p->tenant, p->dst4, p->src4);
+}

@@ -66,6 +66,14 @@ static __always_inline int defends(enum answer answer, __u32 link)
 	return answer == ANSWER_GATEWAY && !link;
 }
 
+/* Does another gateway on the segment answer, and take what is flooded? The designated one's word holds for a while only where there is
+ * another: a daemon that died must not go on beside the one that stepped in.
+ */
+static __always_inline int stands_by(const struct segment *s)
+{
+	return s->flags & SEGMENT_STANDBY || (s->designated_until && bpf_ktime_get_ns() > s->designated_until);
+}
+
 /* Who answers for a next hop on a segment, and by which MAC. Who asks there hears of what lives elsewhere; who asks
  * through a tunnel, of what lives here: of each only one gateway speaks.
  */
@@ -77,7 +85,7 @@ static __always_inline enum answer answer_of(__u32 id, __u32 segment, int bridge
 	struct port *port;
 	__u32 index;
 
-	if (!id || !nh || !s)
+	if (!id || !nh || !s || (!bridged && stands_by(s)))
 		return ANSWER_NONE;
 	*(__u64 *)&word = *(volatile __u64 *)nh;
 	mac_copy(mac, s->mac);
@@ -101,6 +109,19 @@ static __always_inline enum answer answer_of(__u32 id, __u32 segment, int bridge
 		return ANSWER_HERE;
 	}
 	return ANSWER_NONE;
+}
+
+/* Another gateway that looks for a host asks whoever has it, not who knows the way: it would take our MAC for the host's. */
+static __always_inline int asks_itself(const struct ethhdr *eth, __u32 segment, enum answer answer)
+{
+	struct mac_key key = { .segment = segment };
+	__u32 *kind;
+
+	if (answer != ANSWER_PROXY)
+		return 0;
+	mac_copy(key.mac, eth->h_source);
+	kind = bpf_map_lookup_elem(&macs, &key);
+	return kind && *kind == MAC_GATEWAY;
 }
 
 static __always_inline __u32 read32(const __u8 *b)
@@ -131,7 +152,7 @@ __attribute__((noinline)) __u32 arp_answer(struct xdp_md *ctx, __u32 link, __u32
 	if (sender == target)
 		return PASS_ARP;
 	answer = answer_of(find_host4(tenant, target), segment, !!link, mac);
-	if (answer == ANSWER_NONE || (!sender && !defends(answer, link)))
+	if (answer == ANSWER_NONE || (!sender && !defends(answer, link)) || asks_itself(eth, segment, answer))
 		return PASS_ARP;
 
 	arp->op = bpf_htons(ARP_REPLY);
@@ -217,7 +238,7 @@ static __always_inline enum answer answer_nd(__u32 owner, const __be32 target[4]
 	if (!ip6_link_local(target))
 		return answer_of(find_address6(tenant, target), segment, bridged, mac);
 	s = bpf_map_lookup_elem(&segments, &segment);
-	if (!s || s->flags & SEGMENT_STICK)
+	if (!s || s->flags & SEGMENT_STICK || (!bridged && stands_by(s)))
 		return ANSWER_NONE;
 	mac_copy(mac, s->mac);
 	ll = s->gateway_ll;
@@ -257,7 +278,7 @@ __attribute__((noinline)) __u32 nd_answer(struct xdp_md *ctx, __u32 link, __u32 
 	if (ip6_multicast(src) || eth->h_source[0] & 1 || (unspecified && !ip6_multicast(nd->ip.daddr.s6_addr32)))
 		return PASS_ND;
 	answer = answer_nd(owner, nd->target, !!link, mac);
-	if (answer == ANSWER_NONE || (unspecified && !defends(answer, link)))
+	if (answer == ANSWER_NONE || (unspecified && !defends(answer, link)) || asks_itself(eth, segment, answer))
 		return PASS_ND;
 	/* O = 1 even where RFC 4861 lets a proxy send 0: a host that just lost its neighbour to another site must
 	 * replace the old MAC, not keep it. */

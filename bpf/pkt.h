@@ -71,6 +71,8 @@ struct pkt {
 	__u32 member_id;	/* after choosing one of a set */
 	struct nexthop nexthop;
 	__u8 exact;
+	__u8 home;		/* the policy of one of its ends has it pass here */
+	__u8 by_policy;		/* the next hop is a policy's, and no route's */
 	__u32 flow;
 	__u32 egress;
 	__u32 locator;		/* of the tunnel it leaves by */

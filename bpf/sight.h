@@ -109,7 +109,7 @@ static __always_inline int is_gateway(const struct port *port, const __u8 *mac)
 		return 1;
 	mac_copy(key.mac, mac);
 	kind = bpf_map_lookup_elem(&macs, &key);
-	return kind && *kind == MAC_FOREIGN;
+	return kind && *kind != MAC_HERE;
 }
 
 /* Reports a host by the sign that it gave; where is the port's slot, and the kind of sign 16 bits up. */

@@ -3,8 +3,8 @@
  *
  * Loose refuses what can be right nowhere. Strict is reverse-path forwarding (RFC 3704, section 2.2): the sender's own
  * route must lead back to the locator that the packet came from. A move makes both ends disagree for a moment: a sender
- * that moved just now may come from any known locator, and so may what is sent to a host that did. A site's gateway
- * reports errors from addresses that no route may name.
+ * that moved just now may come from any known locator, and so may what is sent to a host that did. What goes by the way that the
+ * policy of one of its ends names comes from there. A site's gateway reports errors from addresses that no route may name.
  */
 #pragma once
 
@@ -71,6 +71,22 @@ __attribute__((noinline)) int set_leads_to(__u32 index, __u32 locator)
 	return 0;
 }
 
+/* The same of a way, which may be none. A global function: verified once, by itself. */
+__attribute__((noinline)) int way_leads_to(__u32 way, __u32 locator)
+{
+	struct nexthop *entry = bpf_map_lookup_elem(&nexthops, &way), nh;
+
+	if (!entry)
+		return 0;
+	*(__u64 *)&nh = *(volatile __u64 *)entry;
+	return nh.kind == NH_SET ? set_leads_to(nh.index, locator) : leads_to(&nh, locator);
+}
+
+static __always_inline int by_policy(const struct pkt *p)
+{
+	return egress_policy && (way_leads_to(way_of_source(p), p->from) || way_leads_to(way_of_destination(p), p->from));
+}
+
 static __always_inline enum reason source(const struct pkt *p)
 {
 	struct nexthop *entry, nh;
@@ -93,7 +109,7 @@ static __always_inline enum reason source(const struct pkt *p)
 		return DROP_SOURCE;
 	if (source_check == SOURCE_LOOSE || (nh.flags | p->nexthop.flags) & (NHF_HELD | NHF_MOVED))
 		return REASON_NONE;
-	if (nh.kind == NH_SET)
-		return set_leads_to(nh.index, p->from) ? REASON_NONE : DROP_SOURCE;
-	return leads_to(&nh, p->from) ? REASON_NONE : DROP_SOURCE;
+	if (nh.kind == NH_SET ? set_leads_to(nh.index, p->from) : leads_to(&nh, p->from))
+		return REASON_NONE;
+	return by_policy(p) ? REASON_NONE : DROP_SOURCE;
 }

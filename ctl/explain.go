@@ -105,7 +105,7 @@ func readPacket(name string, stdin io.Reader) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("read the packet: %w", err)
+			return nil, &hinted{fmt.Errorf("read the packet: %w", err), "name a file that can be read, or - for the standard input"}
 		}
 		defer f.Close()
 		in = f

@@ -71,7 +71,7 @@ func routeFollow(c *cli.Context) error {
 	if name != "-" {
 		g, err := openGrowing(c.Context, name)
 		if err != nil {
-			return fmt.Errorf("import routes: %w", err)
+			return &hinted{fmt.Errorf("import routes: %w", err), "the file must be there before it grows: create it empty, or use - for the standard input"}
 		}
 		defer g.Close()
 		in = g

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -55,6 +56,7 @@ func hostShow(c *cli.Context) error {
 			{"source", h.Source},
 			{"sequence", h.Sequence},
 			{"pinned", yes(h.Pinned)},
+			{"designated", cmp.Or(h.Designated, "-")},
 			{"since", age(h.AgeSeconds) + " ago"},
 		} {
 			row(w, line.name, line.value)

@@ -49,6 +49,14 @@ func usage(hint, format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...), hint}
 }
 
+// hinted is a failure whose way out we know.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
 // run is the program; it returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(stdin, stdout, stderr)
@@ -73,11 +81,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // describe finds what to say about an error, the way out, and the exit status.
 func describe(err error) (message, hint string, code int) {
 	var wrong *usageError
+	var known *hinted
 	var down *api.Unreachable
 	var answer *api.Error
 	switch {
 	case errors.As(err, &wrong):
 		return err.Error(), wrong.hint, exitUsage
+	case errors.As(err, &known):
+		return err.Error(), known.hint, exitFailed
 	case errors.As(err, &down):
 		return err.Error(), down.Hint(), exitUnreachable
 	case errors.As(err, &answer):
@@ -104,7 +115,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return usage("use -o table or -o json", "output %q is unknown", c.String("output"))
 		},
 		Commands: []*cli.Command{
-			statusCommand(), routeCommand(), hostCommand(), siteCommand(), sessionCommand(), pingCommand(), countersCommand(), topCommand(), eventsCommand(), traceCommand(), captureCommand(), explainCommand(),
+			statusCommand(), routeCommand(), hostCommand(), siteCommand(), gatewayCommand(), sessionCommand(), pingCommand(), countersCommand(), topCommand(), eventsCommand(), traceCommand(), captureCommand(), explainCommand(),
 			doctorCommand(), reloadCommand(), completionCommand(),
 		},
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,

@@ -50,11 +50,39 @@ func statusTables(w io.Writer, s *api.Status) {
 	for _, t := range s.Tenants {
 		row(w, t.Name, t.ID, t.VNI, strings.Join(t.Segments, ","))
 	}
+	if len(s.Segments) > 0 {
+		fmt.Fprintln(w)
+		segmentTable(w, s.Segments)
+	}
 	if len(s.Warnings) > 0 {
 		fmt.Fprintln(w)
 		fmt.Fprintln(w, "WARNINGS")
 		for _, warning := range s.Warnings {
 			fmt.Fprintln(w, "  "+warning)
 		}
+	}
+}
+
+// segmentTable says who answers on each segment, of the gateways that are heard there.
+func segmentTable(w io.Writer, segments []api.Segment) {
+	row(w, "SEGMENT", "STATE", "SINCE", "DESIGNATED", "RANK", "OTHERS")
+	for _, s := range segments {
+		who, rank, others := "-", "-", 0
+		for _, g := range s.Gateways {
+			if g.Own {
+				rank = g.Rank
+			} else {
+				others++
+			}
+			switch {
+			case g.Designated && g.Own:
+				who = "this gateway"
+			case g.Designated && g.Address.IsValid():
+				who = g.Address.String()
+			case g.Designated:
+				who = g.MAC
+			}
+		}
+		row(w, s.Name, s.State, age(s.SinceSeconds), who, rank, others)
 	}
 }

@@ -39,24 +39,12 @@ func samples() (before, now sample) {
 	return sample{at, status, counters(3)}, sample{at.Add(2 * time.Second), status, counters(4)}
 }
 
-// The screen in the manual is what the command shows. ROAM_UPDATE=1 writes it.
+// The screen in the manual is what the command shows.
 func TestTopScreenOfTheManual(t *testing.T) {
-	const file = "../docs/screens/top.txt"
 	before, now := samples()
 	r := ratesOf(before, now)
 	s := screen{width: 80, height: 24, shown: &r}
-	text := ansi.Strip(strings.Join(s.fit(), "\n")) + "\n"
-	if os.Getenv("ROAM_UPDATE") != "" {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want, err := os.ReadFile(file); err != nil || string(want) != text {
-		t.Errorf("%s is not what is shown (%v):\n%s", file, err, text)
-	}
-	if manual, err := os.ReadFile("../docs/operations.md"); err != nil || !strings.Contains(string(manual), "```\n"+text+"```\n") {
-		t.Errorf("the manual shows another screen (%v)", err)
-	}
+	screenOfManual(t, "top", ansi.Strip(strings.Join(s.fit(), "\n"))+"\n")
 }
 
 // Whatever the size, nothing is wider or higher than it, and what is left out is said.

@@ -76,6 +76,9 @@ func traceRequest(c *cli.Context) (r api.TraceRequest, err error) {
 	if n := c.Uint64("sample"); n >= 1<<32 {
 		return r, usage("", "--sample: %d is too many: no packet would be chosen for days", n)
 	}
+	if c.IsSet("sample") && c.Uint64("sample") == 0 {
+		return r, usage("use 1, or leave it out, for every packet", "--sample: one packet in 0 cannot be chosen")
+	}
 	if c.Duration("duration") < 0 {
 		return r, usage("", "--duration: %v lies in the past", c.Duration("duration"))
 	}
@@ -174,7 +177,7 @@ func capture(c *cli.Context, request api.TraceRequest) (err error) {
 	} else {
 		f, err := os.Create(name)
 		if err != nil {
-			return fmt.Errorf("write the capture: %w", err)
+			return &hinted{fmt.Errorf("write the capture: %w", err), "name a file in a folder that there is and that you may write to, or - for the standard output"}
 		}
 		defer func() {
 			if e := f.Close(); err == nil && e != nil {

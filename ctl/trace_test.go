@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -27,34 +26,7 @@ func TestTraceOfTheManual(t *testing.T) {
 	})
 	d.Lost = 3
 	socket := serve(t, d)
-	p := newPTY(t, 200, 30)
-	done := make(chan struct{})
-	go func() { defer close(done); p.follow() }()
-	code := make(chan int, 1)
-	go func() {
-		code <- run(t.Context(), []string{"roamctl", "--socket", socket, "trace", "--count", "3"}, p.terminal, p.terminal, p.terminal)
-	}()
-	text := p.await(" lost\r\n") + " lost\n"
-	if c := <-code; c != 0 {
-		t.Errorf("exit status %d", c)
-	}
-	p.terminal.Close()
-	<-done
-	p.master.Close()
-
-	const file = "../docs/screens/trace.txt"
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	if os.Getenv("ROAM_UPDATE") != "" {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want, err := os.ReadFile(file); err != nil || string(want) != text {
-		t.Errorf("%s is not what is shown (%v):\n%s", file, err, text)
-	}
-	if manual, err := os.ReadFile("../docs/operations.md"); err != nil || !strings.Contains(string(manual), "```\n"+text+"```\n") {
-		t.Errorf("the manual shows something else (%v)", err)
-	}
+	screenOfManual(t, "trace", onTerminal(t, socket, "trace", "--count", "3"))
 }
 
 // Who interrupts a trace or a capture has what there was until then, and the data path is left in peace.

@@ -24,7 +24,7 @@ func routeImport(c *cli.Context) error {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return fmt.Errorf("import routes: %w", err)
+			return &hinted{fmt.Errorf("import routes: %w", err), "name a file that can be read, or - for the standard input"}
 		}
 		defer f.Close()
 		in = f

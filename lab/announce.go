@@ -4,10 +4,12 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
 )
 
 // Announce has a host tell its LAN where its addresses are, as a hypervisor does for a guest that arrived: a gratuitous
@@ -31,12 +33,25 @@ func (h *Host) Arrive() {
 	})
 }
 
+// Probe has a host ask whether somebody else has its IPv4 address (RFC 5227, section 2.1.1), as it does before it takes it.
+func (h *Host) Probe() {
+	h.lab.Helper()
+	h.say("probe its own address from", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
+		return say(arpRequest(link, netip.IPv4Unspecified(), h.IP4)...)
+	})
+}
+
 // AskAll has a host ask by ARP for every address of an IPv4 prefix, as fast as it can.
 func (h *Host) AskAll(prefix netip.Prefix) {
 	h.lab.Helper()
 	h.say("scan "+prefix.String()+" from", func(link *net.Interface, say func(...gopacket.SerializableLayer) error) error {
 		for a := prefix.Masked().Addr(); prefix.Contains(a); a = a.Next() {
-			if err := say(arpRequest(link, h.IP4, a)...); err != nil {
+			err := say(arpRequest(link, h.IP4, a)...)
+			for errors.Is(err, unix.ENOBUFS) { // faster than the cable
+				runtime.Gosched()
+				err = say(arpRequest(link, h.IP4, a)...)
+			}
+			if err != nil {
 				return err
 			}
 		}

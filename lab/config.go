@@ -33,6 +33,8 @@ type Config struct {
 	Hold       string   // empty for the default
 	Mobility   string   // the whole mapping, as text, in place of Hold; empty for none
 	KeepTTL    bool     // no TTL is taken between hosts of the subnet
+	Home       string   // of the segment, empty for none
+	Egress     string   // of the segment, as text; empty for the default
 	RouteFile  string
 	FIBTable   int
 	L2VNI      int // of the segment, 0 for none
@@ -40,6 +42,7 @@ type Config struct {
 	Hook       string // the program that hears of hosts, empty for none
 	Socket     string
 	Metrics    string // address and port
+	Mode       string // of XDP, native where empty
 	Hosts      int
 	Pin        string
 }

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Echo is a steady stream of ICMP echo requests whose replies are counted: ping, with books. The gap of its Result is
-// the longest time in which no reply came, so no smaller than the interval.
+// Echo is a steady stream of ICMP echo requests, or of UDP datagrams that are sent back, whose replies are counted: ping, with books. The
+// gap of its Result is the longest time in which no reply came, so no smaller than the interval.
 type Echo struct {
 	name   string
 	lab    *Lab
-	conn   *net.IPConn
+	conn   echoConn
 	id     uint16
 	reply  byte
 	stop   context.CancelFunc
@@ -30,22 +30,71 @@ type Echo struct {
 	closed  chan struct{}
 }
 
+type echoConn interface {
+	net.Conn
+	net.PacketConn
+}
+
 // echoIDs gives each stream of this process an identifier of its own.
 var echoIDs atomic.Uint32
 
 // Echo starts pinging dst from a namespace, one request every interval.
 func (l *Lab) Echo(from *Namespace, dst netip.Addr, interval time.Duration) *Echo {
 	l.Helper()
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if dst.Is6() {
+		network, request, reply = "ip6:ipv6-icmp", 128, 129
+	}
+	return l.echo(fmt.Sprintf("%s ping %s", from.Name, dst), from, request, reply, interval, func() (echoConn, error) {
+		return net.DialIP(network, nil, &net.IPAddr{IP: dst.AsSlice()})
+	})
+}
+
+// What the first byte of a datagram is, instead of ICMP's type.
+const (
+	datagramThere = 1
+	datagramBack  = 2
+)
+
+// EchoUDP starts sending datagrams from one namespace to dst in another, which sends them back, one every interval.
+func (l *Lab) EchoUDP(from, to *Namespace, dst netip.Addr, interval time.Duration) *Echo {
+	l.Helper()
+	var far *net.UDPConn
+	l.must(to.Do(func() (err error) {
+		far, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(dst, 0)))
+		return err
+	}), "listen at %s", dst)
+	l.Defer(func() { _ = far.Close() })
+	go reflect(far)
+	name := fmt.Sprintf("%s -> %s -> %s (UDP to %s)", from.Name, to.Name, from.Name, dst)
+	return l.echo(name, from, datagramThere, datagramBack, interval, func() (echoConn, error) {
+		return net.DialUDP("udp", nil, far.LocalAddr().(*net.UDPAddr))
+	})
+}
+
+// reflect sends datagrams back until the socket is closed.
+func reflect(conn *net.UDPConn) {
+	datagram := make([]byte, 65536)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(datagram)
+		switch {
+		case err != nil && !transient(err):
+			return
+		case err == nil && n > 0:
+			datagram[0] = datagramBack
+			_, _ = conn.WriteToUDPAddrPort(datagram[:n], from) // what is lost is the sender's to count
+		}
+	}
+}
+
+func (l *Lab) echo(name string, from *Namespace, request, reply byte, interval time.Duration, dial func() (echoConn, error)) *Echo {
+	l.Helper()
 	e := &Echo{
-		name: fmt.Sprintf("%s ping %s", from.Name, dst), lab: l, id: uint16(echoIDs.Add(1)) | 0x4000,
+		name: name, lab: l, id: uint16(echoIDs.Add(1)) | 0x4000, reply: reply,
 		arrived: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
-	network, request := "ip4:icmp", byte(8)
-	if dst.Is6() {
-		network, request, e.reply = "ip6:ipv6-icmp", 128, 129
-	}
 	l.must(from.Do(func() (err error) {
-		e.conn, err = net.DialIP(network, nil, &net.IPAddr{IP: dst.AsSlice()})
+		e.conn, err = dial()
 		return err
 	}), "open %s", e.name)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -142,7 +191,7 @@ func (e *Echo) receive() {
 	defer close(e.closed)
 	packet := make([]byte, 65536)
 	for {
-		n, _, err := e.conn.ReadFromIP(packet) // Read would include the IPv4 header
+		n, _, err := e.conn.ReadFrom(packet) // Read would include the IPv4 header
 		if err != nil {
 			if transient(err) {
 				continue

@@ -95,7 +95,7 @@ func (g *Gateway) ready() error {
 	return Ready(out)
 }
 
-// Ready says what a daemon with this status (roamctl -o json status) is still missing: a native port, a source.
+// Ready says what a daemon with this status (roamctl -o json status) is still missing: a native port, a segment where it is known who answers, a source.
 func Ready(out string) error {
 	var status struct {
 		Ports []struct {
@@ -103,6 +103,10 @@ func Ready(out string) error {
 			Mode      string `json:"mode"`
 			Error     string `json:"error"`
 		} `json:"ports"`
+		Segments []struct {
+			Name  string `json:"name"`
+			State string `json:"state"`
+		} `json:"segments"`
 		Sources []struct {
 			Name   string `json:"name"`
 			Synced bool   `json:"synced"`
@@ -114,6 +118,11 @@ func Ready(out string) error {
 	for _, port := range status.Ports {
 		if port.Mode != "native" {
 			return fmt.Errorf("port %s is in mode %q: %s", port.Interface, port.Mode, port.Error)
+		}
+	}
+	for _, segment := range status.Segments {
+		if segment.State != "designated" && segment.State != "standby" {
+			return fmt.Errorf("segment %s: this gateway is %s", segment.Name, segment.State)
 		}
 	}
 	for _, source := range status.Sources {

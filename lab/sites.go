@@ -32,6 +32,7 @@ type Sites struct {
 	Hosts  []*Host     // h11, h12, h21, h22
 	Out    *Host       // with Outside: a host beyond R1
 	R1     *Namespace  // with Outside or role stick: the router of dc1
+	R2     *Namespace  // with TwoExits: the router of dc2
 }
 
 // Options choose a variant of the sites.
@@ -43,6 +44,7 @@ type Options struct {
 	KernelFar bool   // dc2's gateway is the Linux kernel with its own VXLAN device
 	FRRFar    bool   // dc2's gateway is FRR with the kernel's VXLAN devices: see addFRR
 	Outside   bool   // r1 leads to a host that is no part of the subnet
+	TwoExits  bool   // with Outside: dc2 has a router too, r2, that leads there; the outside reaches the subnet by r1
 	OneArmed  bool   // each gateway has one interface, its site's LAN; a router joins the LANs' underlay addresses
 	FIBTable  int    // gateways follow this kernel table
 	NoRoutes  bool   // gateways are not told where the hosts are
@@ -127,6 +129,9 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 	}
 	if options.Role == "stick" || options.Outside {
 		s.addRouter()
+	}
+	if options.TwoExits {
+		s.addExit()
 	}
 	if options.OneArmed {
 		s.addCore()
@@ -413,6 +418,37 @@ func (s *Sites) addRouter() {
 	s.Out.IP("route add default via 198.51.100.1", "route add default via 2001:db8:2::1")
 }
 
+// addExit gives dc2 the router r2 behind an uplink of gw2, with a cable of its own to the outside host.
+func (s *Sites) addExit() {
+	s.Helper()
+	r2, gw2 := s.Namespace("r2"), s.GW[DC2]
+	s.R2 = r2
+	r2.Sysctl("net.ipv4.conf.all.forwarding", "1")
+	r2.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	s.Cable(End{In: r2, Name: "down"}, End{In: gw2.Namespace, Name: "up0"}, hostMTU, 1)
+	r2.Addresses("down", "203.0.113.6/30", "2001:db8:4::2/64")
+	gw2.Addresses("up0", "203.0.113.5/30", "2001:db8:4::1/64")
+	gw2.IP("route add default via 203.0.113.6", "route add default via 2001:db8:4::2")
+	gw2.Config.Uplinks = []string{"up0"}
+	s.Cable(End{In: s.Out.Namespace, Name: "eth1"}, End{In: r2, Name: "out"}, hostMTU, 1)
+	r2.Addresses("out", "203.0.113.9/30", "2001:db8:5::1/64")
+	s.Out.Addresses("eth1", "203.0.113.10/30", "2001:db8:5::2/64")
+	r2.IP(
+		"route add "+subnets[0]+" via 203.0.113.5", "route add "+subnets[1]+" via 2001:db8:4::1",
+		"route add "+OutsideNets[0]+" via 203.0.113.10", "route add "+OutsideNets[1]+" via 2001:db8:5::2",
+	)
+}
+
+// Ingress has the outside host reach a host by r2, or again by r1, as it would hear from a router that is told who lives here.
+func (s *Sites) Ingress(h *Host, family int, byR2 bool) {
+	s.Helper()
+	verb, via := "del", []string{"203.0.113.9", "2001:db8:5::1"}[family]
+	if byR2 {
+		verb = "add"
+	}
+	s.Out.IP("route " + verb + " " + HostRoute(h.IPs()[family]) + " via " + via)
+}
+
 // tell writes what each gateway has to know of the other site into its route file: the hosts there and, at dc2, that
 // the outside is reached through dc1.
 func (s *Sites) tell() {
@@ -427,7 +463,7 @@ func (s *Sites) tell() {
 				g.SetRoute(HostRoute(h.IP6), SiteNames[1-site])
 			}
 		}
-		if site == DC1 || s.R1 == nil {
+		if site == DC1 || s.R1 == nil || s.R2 != nil {
 			continue
 		}
 		for _, net := range OutsideNets {

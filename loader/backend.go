@@ -131,6 +131,9 @@ func (r routes) Lookup(ctx context.Context, tenant route.TenantID, address netip
 			out = append(out, r.d.claimOf(&e, i))
 		}
 	}
+	if len(out) > 0 && out[0].Host() && out[0].Local != nil {
+		out[0].Mobility.Designated = r.d.designatedAt(tenant, out[0].Key)
+	}
 	return out, err
 }
 
@@ -205,6 +208,11 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 			tenant.Segments = append(tenant.Segments, seg.Name)
 		}
 		s.Tenants = append(s.Tenants, tenant)
+	}
+	s.Segments = d.segmentStates()
+	s.Warnings = append(s.Warnings, d.electionWarnings()...)
+	if d.drained.Load() {
+		s.Warnings = append(s.Warnings, "this gateway is drained: roamctl gateway undrain puts it back into service")
 	}
 	for name, err := range d.failed.all() {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %v", name, err))

@@ -37,8 +37,19 @@ func (o operator) Explain(ctx context.Context, r api.ExplainRequest) (api.Explan
 	if e.Verdict != maps.Dropped {
 		out.Output, out.Frame = decode(e.Frame), e.Frame
 	}
-	_, dst, _ := addressesOf(frame)
-	out.Steps = o.steps(ctx, tenant.ID, dst, e)
+	q := askedOf(frame, e.Report.Decapsulated != 0)
+	said := policies(c, tenant, q.src, q.dst)
+	out.Steps = o.steps(ctx, q, e, said)
+	if r.Interface == "" && len(r.Packet) == 0 {
+		out.Steps[0].Why = o.elsewhere(ctx, tenant.ID, r.Source)
+	}
+	if len(said) > 0 && len(r.Packet) == 0 {
+		back, err := o.back(c, tenant, r)
+		if err != nil {
+			return api.Explanation{}, err
+		}
+		out.Steps = append(out.Steps, back)
+	}
 	return out, nil
 }
 
@@ -84,44 +95,96 @@ func arrivalPort(c *config.Config, t *config.Tenant, src netip.Addr) datapath.Po
 	return datapath.PortRef{}
 }
 
-// steps tells the walk in the order in which the program went it.
-func (o operator) steps(ctx context.Context, tenant route.TenantID, dst netip.Addr, e datapath.Explained) []api.ExplainStep {
+// byPolicy is where the next hop of a walk's report comes from: see struct walk_report.
+const byPolicy = 3
+
+// steps tells the walk in the order in which the program went it; said is what policies of egress say.
+func (o operator) steps(ctx context.Context, q asked, e datapath.Explained, said []api.ExplainStep) []api.ExplainStep {
 	list := []api.ExplainStep{{Step: "port", Found: "arrived at " + e.Ingress.String()}}
 	add := func(step, found, why string) {
 		list = append(list, api.ExplainStep{Step: step, Found: found, Why: why})
 	}
+	tenant := route.TenantID(e.Report.Tenant)
 	if e.Report.Decapsulated != 0 {
 		add("decap", "came through the tunnel from "+e.From.String(), "")
 	}
-	if e.Report.Tenant != 0 {
+	if tenant != 0 {
 		add("tenant", names(o).TenantName(tenant), "")
 	}
-	switch e.Report.Routed {
-	case 1:
-		add("lookup", fmt.Sprintf("%s is in the host table: %s%s", dst, kindName(e), o.behind(ctx, tenant, dst)), o.winner(ctx, tenant, dst))
-	case 2:
-		add("lookup", fmt.Sprintf("%s is covered by a prefix: %s", dst, kindName(e)), o.winner(ctx, tenant, dst))
-	default:
-		if e.Report.IpLen != 0 && dst.IsValid() {
-			add("lookup", fmt.Sprintf("%s: not looked up, or neither host nor prefix", dst), "")
+	switch {
+	case !q.dst.IsValid():
+	case turned[e.Reason]: // what the report knows is of the answer
+		if why := o.winner(ctx, tenant, q.dst); why != "" {
+			add("lookup", fmt.Sprintf("%s has a route", q.dst), why)
 		}
+	case e.Report.Routed == 1:
+		add("lookup", fmt.Sprintf("%s is in the host table: %s%s", q.dst, kindName(e), o.behind(ctx, tenant, q.dst)), o.winner(ctx, tenant, q.dst))
+	case e.Report.Routed == 2:
+		add("lookup", fmt.Sprintf("%s is covered by a prefix: %s", q.dst, kindName(e)), o.winner(ctx, tenant, q.dst))
+	case e.Report.Routed == byPolicy:
+		add("lookup", fmt.Sprintf("%s: by the way of a policy, whatever the routes say: %s", q.dst, kindName(e)), "")
+	case e.Reason == "pass_no_route" || e.Reason == "drop_isolated":
+		add("lookup", fmt.Sprintf("%s is no host we know, and no prefix covers it", q.dst), "")
 	}
-	if e.Locator.IsValid() {
-		why := ""
-		for _, s := range o.d.gateway.Locators() {
-			if s.Address == e.Locator && !s.Up {
-				why = s.Why
-			} else if s.Address == e.Locator {
-				why = fmt.Sprintf("next hop %s on %s", s.NextHop, s.Interface)
-			}
-		}
-		add("adjacency", "tunnel to "+e.Locator.String(), why)
+	list = append(list, said...)
+	if e.Reason == "drop_source" && q.src.IsValid() {
+		add("source", fmt.Sprintf("%s does not live behind %s", q.src, e.From), o.winner(ctx, tenant, q.src))
 	}
-	if e.Report.Mtu != 0 {
-		add("mtu", fmt.Sprintf("packet of %d bytes, the way out carries %d", e.Report.IpLen, e.Report.Mtu), "")
+	if e.Locator.IsValid() && !turned[e.Reason] {
+		add("adjacency", "tunnel to "+e.Locator.String(), o.reached(e.Locator))
+	}
+	if mtu := o.carried(e); mtu != 0 {
+		add("mtu", fmt.Sprintf("packet of %d bytes, the way out carries %d", q.length, mtu), "")
+	}
+	if told := askedOf(e.Frame, false); turned[e.Reason] && e.Verdict == maps.Forwarded && told.dst.IsValid() {
+		add("answer", "an ICMP error goes to "+told.dst.String(), "")
 	}
 	add("verdict", fmt.Sprintf("%s (%s, %s)", e.Verdict, e.Reason, e.Action), sentence(e))
 	return list
+}
+
+// elsewhere warns that a packet was built that does not arrive so: its sender does not live here.
+func (o operator) elsewhere(ctx context.Context, tenant route.TenantID, src netip.Addr) string {
+	entries, err := o.d.rib.Get(ctx, tenant, src)
+	if err != nil || len(entries) == 0 || entries[0].Via == nil {
+		return ""
+	}
+	at := entries[0].Via.Locators[0].Address
+	return fmt.Sprintf("assumed: %s lives behind %s, where its packets enter; ask there, and give what leaves there to explain --packet here", src, at)
+}
+
+// turned are the ends of a packet that made the program try to answer with an ICMP error.
+var turned = map[string]bool{"fwd_too_big": true, "fwd_expired": true, "drop_ttl": true, "drop_mtu": true}
+
+// reached says how a locator is reached, or why it is not.
+func (o operator) reached(locator netip.Addr) string {
+	for _, s := range o.d.gateway.Locators() {
+		switch {
+		case s.Address != locator:
+		case s.Up:
+			return fmt.Sprintf("next hop %s on %s", s.NextHop, s.Interface)
+		default:
+			return s.Why
+		}
+	}
+	return ""
+}
+
+// carried is the size of the largest packet that passes where this one was to go, 0 where it did not come so far.
+func (o operator) carried(e datapath.Explained) int {
+	switch e.Reason {
+	case "fwd_too_big":
+		return toldMTU(e.Frame)
+	case "fwd_expired", "drop_ttl":
+		return 0
+	case "fwd_fragment": // the report's is that of the fragment port
+		for _, s := range o.d.gateway.Locators() {
+			if s.Address == e.Locator {
+				return int(s.MTU)
+			}
+		}
+	}
+	return int(e.Report.Mtu)
 }
 
 // behind names the router through which a host in a fabric is reached.

@@ -100,6 +100,55 @@ func (q question) transport(network gopacket.NetworkLayer) []gopacket.Serializab
 	return nil
 }
 
+// asked is what an explanation has to name of a packet.
+type asked struct {
+	src, dst netip.Addr // not valid where the packet is not read so far
+	length   int        // of the IP packet, in bytes
+}
+
+// askedOf reads a frame's IP header, or with inside that of what its tunnel carries.
+func askedOf(frame []byte, inside bool) (a asked) {
+	seen := 0
+	for _, l := range gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy).Layers() {
+		var src, dst []byte
+		length := 0
+		switch h := l.(type) {
+		case *layers.IPv4:
+			src, dst, length = h.SrcIP, h.DstIP, int(h.Length)
+		case *layers.IPv6:
+			src, dst, length = h.SrcIP, h.DstIP, int(h.Length)+ip6Header
+		default:
+			continue
+		}
+		if seen++; inside && seen == 1 {
+			continue
+		}
+		a.src, _ = netip.AddrFromSlice(src)
+		a.dst, _ = netip.AddrFromSlice(dst)
+		a.length = length
+		break
+	}
+	return a
+}
+
+const ip6Header = 40
+
+// toldMTU reads the MTU that an ICMP error tells of, 0 where the frame is none (RFC 1191 section 4, RFC 4443 section 3.2).
+func toldMTU(frame []byte) int {
+	packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+	for _, l := range packet.Layers() {
+		switch h := l.(type) {
+		case *layers.ICMPv4:
+			return int(h.Seq)
+		case *layers.ICMPv6:
+			if len(h.Payload) >= 4 {
+				return int(binary.BigEndian.Uint32(h.Payload))
+			}
+		}
+	}
+	return 0
+}
+
 // decode describes a frame's headers, outermost first, one line each.
 func decode(frame []byte) []string {
 	var out []string
@@ -115,12 +164,18 @@ func decode(frame []byte) []string {
 func describeLayer(l gopacket.Layer) string {
 	switch h := l.(type) {
 	case *layers.Ethernet:
-		return fmt.Sprintf("Ethernet %s > %s, type %s", h.SrcMAC, h.DstMAC, h.EthernetType)
+		return fmt.Sprintf("Ethernet %s > %s, type %s", h.SrcMAC, h.DstMAC, etherType(h.EthernetType))
 	case *layers.Dot1Q:
 		return fmt.Sprintf("802.1Q VLAN %d", h.VLANIdentifier)
 	case *layers.IPv4:
+		if h.DstIP == nil {
+			return "IPv4, cut short or damaged"
+		}
 		return fmt.Sprintf("IPv4 %s > %s, TTL %d, DSCP %d, ECN %d, length %d%s", h.SrcIP, h.DstIP, h.TTL, h.TOS>>2, h.TOS&3, h.Length, flags4(h))
 	case *layers.IPv6:
+		if h.DstIP == nil {
+			return "IPv6, cut short or damaged"
+		}
 		return fmt.Sprintf("IPv6 %s > %s, hop limit %d, DSCP %d, ECN %d, payload %d", h.SrcIP, h.DstIP, h.HopLimit, h.TrafficClass>>2, h.TrafficClass&3, h.Length)
 	case *layers.UDP:
 		return fmt.Sprintf("UDP %d > %d, length %d, checksum %#04x", h.SrcPort, h.DstPort, h.Length, h.Checksum)
@@ -128,14 +183,33 @@ func describeLayer(l gopacket.Layer) string {
 		return fmt.Sprintf("TCP %d > %d", h.SrcPort, h.DstPort)
 	case *layers.VXLAN:
 		return fmt.Sprintf("VXLAN VNI %d", h.VNI)
+	case *layers.Geneve:
+		return fmt.Sprintf("Geneve VNI %d, options of %d bytes", h.VNI, h.OptionsLength)
+	case *layers.GRE:
+		if h.KeyPresent {
+			return fmt.Sprintf("GRE key %d", h.Key)
+		}
+		return "GRE without a key"
 	case *layers.ICMPv4:
 		return "ICMP " + h.TypeCode.String()
 	case *layers.ICMPv6:
 		return "ICMPv6 " + h.TypeCode.String()
 	case *layers.ARP:
-		return fmt.Sprintf("ARP operation %d, %s (%s) asks %s", h.Operation, net.IP(h.SourceProtAddress), net.HardwareAddr(h.SourceHwAddress), net.IP(h.DstProtAddress))
+		verb := "asks for"
+		if h.Operation == layers.ARPReply {
+			verb = "answers"
+		}
+		return fmt.Sprintf("ARP %s (%s) %s %s", net.IP(h.SourceProtAddress), net.HardwareAddr(h.SourceHwAddress), verb, net.IP(h.DstProtAddress))
 	}
 	return ""
+}
+
+// etherType is a type's name, or its number where it has none.
+func etherType(t layers.EthernetType) string {
+	if name := t.String(); !strings.HasPrefix(name, "Unknown") {
+		return name
+	}
+	return fmt.Sprintf("%#04x", uint16(t))
 }
 
 func flags4(h *layers.IPv4) string {

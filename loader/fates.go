@@ -36,6 +36,7 @@ func (d *daemon) watchFates(ctx context.Context) error {
 	defer tick.Stop()
 	known := knownFates{}
 	for {
+		d.rerank()
 		fates, err := d.fates(ctx)
 		if err == nil {
 			for _, e := range known.compare(fates) {

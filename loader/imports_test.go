@@ -18,15 +18,18 @@ const (
 
 // ours says which packages of this module each package may import. A package that is not listed may import any.
 var ours = map[string][]string{
-	"roam/maps":            {},
-	"roam/maps/bench":      {},
-	"roam/maps/hammer":     {},
-	"roam/loader/route":    {},
-	"roam/loader/config":   {"roam/loader/route"},
-	"roam/loader/rib":      {"roam/loader/route"},
-	"roam/loader/host":     {"roam/loader/route"},
-	"roam/loader/hook":     {"roam/loader/route"},
-	"roam/loader/lan":      {"roam/loader/route"},
+	"roam/maps":          {},
+	"roam/maps/bench":    {},
+	"roam/maps/hammer":   {},
+	"roam/loader/route":  {},
+	"roam/loader/config": {"roam/loader/route"},
+	"roam/loader/rib":    {"roam/loader/route"},
+	"roam/loader/host":   {"roam/loader/route"},
+	"roam/loader/hook":   {"roam/loader/route"},
+	"roam/loader/lan":    {"roam/loader/route"},
+
+	"roam/loader/designate": {"roam/loader/route"},
+
 	"roam/loader/mld":      {"roam/loader/route"},
 	"roam/loader/radv":     {"roam/loader/route"},
 	"roam/loader/event":    {},

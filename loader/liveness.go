@@ -92,6 +92,7 @@ func (d *daemon) judge() {
 	d.judging.Lock()
 	defer d.judging.Unlock()
 	d.gateway.SetSilent(silent(d.bfd.Out(), d.probe.Statuses()))
+	d.rerank()
 	d.kickFates()
 }
 

@@ -41,12 +41,10 @@ func (d *daemon) reload() reloaded {
 		return reloaded{err: err}
 	}
 	d.config.Store(next)
-	d.hosts.SetSegments(hostSegments(next, d.gateway.SegmentIndex))
 	d.fabric.SetSegments(fabricSegments(next))
 	d.fib.SetTables(fibTables(next))
 	d.file.Reload(filePath(next))
-	d.radv.Set(advertised(next))
-	d.lan.Set(shown(next))
+	d.reelect(next)
 	d.mld.Set(listened(next))
 	d.bgp.SetConfig(bgpConfig(next))
 	d.failed.set(d.bfd.String(), d.bfd.SetConfig(bfdConfig(next)))

@@ -26,6 +26,7 @@ import (
 	"roam/loader/bfd"
 	"roam/loader/config"
 	"roam/loader/datapath"
+	"roam/loader/designate"
 	"roam/loader/event"
 	"roam/loader/feed"
 	"roam/loader/hook"
@@ -65,33 +66,41 @@ type daemon struct {
 	log     *slog.Logger
 	config  atomic.Pointer[config.Config]
 
-	plane   *datapath.Plane
-	gateway *datapath.Gateway
-	rib     *rib.RIB
-	hosts   *host.Source
-	fib     *fib.Source
-	file    *file.Source
-	bgp     *bgp.Source
-	fabric  *fabric.Source
-	bfd     *bfd.Speaker
-	probe   *probe.Prober
-	inject  *apisource.Source
-	feed    *feed.Feed
-	hook    *hook.Hook // nil: none is configured
-	radv    *radv.Advertiser
-	lan     *lan.Refresher
-	mld     *mld.Listener
-	server  *api.Server
-	metrics *prometheus.Registry
-	events  *event.Log
-	timings *metrics.Timings
-	reports map[string]*timedReporter // by source; complete before anything runs
+	plane      *datapath.Plane
+	gateway    *datapath.Gateway
+	rib        *rib.RIB
+	hosts      *host.Source
+	fib        *fib.Source
+	file       *file.Source
+	bgp        *bgp.Source
+	fabric     *fabric.Source
+	bfd        *bfd.Speaker
+	probe      *probe.Prober
+	inject     *apisource.Source
+	feed       *feed.Feed
+	hook       *hook.Hook // nil: none is configured
+	radv       *radv.Advertiser
+	lan        *lan.Refresher
+	mld        *mld.Listener
+	designator *designate.Designator
+	server     *api.Server
+	metrics    *prometheus.Registry
+	events     *event.Log
+	timings    *metrics.Timings
+	reports    map[string]*timedReporter // by source; complete before anything runs
 
 	reloads chan reload
 	look    chan struct{} // asks for a look at fates
 	failed  failures
 	judging sync.Mutex
 	holes   map[netip.Addr]int // sizes that foundMTU has told of
+
+	elected  chan struct{} // asks for a look at the elections
+	electing sync.Mutex    // guards the two that follow
+	duties   duties
+	siblings map[string][]route.MAC // other gateways that are heard, by segment
+	synced   atomic.Bool            // every source has reported
+	drained  atomic.Bool            // somebody took this gateway out of service
 }
 
 // task is something long-lived. It returns nil when its context ends, and an error when the daemon cannot go on without it.
@@ -135,9 +144,8 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
 	d.radv = radv.New(log)
-	d.radv.Set(advertised(cfg))
 	d.lan = lan.New(log)
-	d.lan.Set(shown(cfg))
+	d.makeDesignator(cfg)
 	d.mld = mld.New(log, func() { d.rib.Retell(d.mld) })
 	d.mld.Set(listened(cfg))
 	d.rib.AddSink(d.mld)
@@ -221,6 +229,8 @@ func (d *daemon) tasks() []task {
 		d.radv,
 		d.lan,
 		d.mld,
+		d.designator,
+		do{"elections", d.followElections},
 		do{"sightings", d.passSightings},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
@@ -273,6 +283,8 @@ func (d *daemon) sourceTask(s route.Source, preference int) task {
 
 func (d *daemon) watchPorts(ctx context.Context) error {
 	err := d.plane.Watch(ctx, func(datapath.PortChange) error {
+		d.rerank()
+		d.designator.LinksChanged()
 		d.gateway.LinksChanged()
 		d.fabric.LinksChanged()
 		d.kickFates()
@@ -336,6 +348,8 @@ func (d *daemon) announce(ctx context.Context) error {
 		return nil
 	case <-d.rib.AllSynced():
 	}
+	d.synced.Store(true)
+	d.rerank()
 	hosts := d.plane.Hosts()
 	d.events.Add(event.Event{
 		Kind: event.Ready, Subject: d.config.Load().Site,

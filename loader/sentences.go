@@ -17,6 +17,7 @@ import (
 // sentences say what each reason means to who asked why.
 var sentences = map[string]string{
 	"fwd_encap":             "it is sent through the tunnel to the site where its host lives",
+	"fwd_home":              "its sender or its receiver has what it exchanges with others pass here, its home: it goes on from here as if that host were here",
 	"fwd_reencap":           "its host moved away moments ago: what still arrives here is sent on to the new site",
 	"fwd_deliver":           "its host lives on a segment here: it is delivered",
 	"fwd_arp":               "the gateway answers this ARP request itself",

@@ -3,29 +3,25 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
+	"roam/loader/designate"
 	"roam/loader/host"
 	"roam/loader/metrics"
 )
 
-// Snapshot implements metrics.Reader.
+// Snapshot implements metrics.Reader. What cannot be read does not hide the rest.
 func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	var s metrics.Snapshot
-	var err error
-	if s.Packets, err = d.packets(); err != nil {
-		return s, err
-	}
+	d.ownSnapshot(&s)
+	return s, errors.Join(d.countSnapshot(&s), d.ribSnapshot(ctx, &s))
+}
+
+// ownSnapshot is what the daemon knows by itself.
+func (d *daemon) ownSnapshot(s *metrics.Snapshot) {
 	s.Refused = d.gateway.Refused()
-	states, counts, err := d.locators()
-	if err != nil {
-		return s, err
-	}
-	for a, st := range states {
-		c := counts[st.Number]
-		s.Locators = append(s.Locators, metrics.Locator{Address: a.String(), Packets: c.Packets, Bytes: c.Bytes, Up: st.Up})
-	}
 	for _, t := range d.gateway.Tables() {
 		s.Tables = append(s.Tables, metrics.Table{Name: t.Name, Entries: t.Entries, Capacity: t.Capacity})
 	}
@@ -34,13 +30,6 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	}
 	for kind, n := range d.events.Totals() {
 		s.Events = append(s.Events, metrics.Events{Kind: string(kind), Count: n})
-	}
-	seen, err := d.gateway.SightCounts()
-	if err != nil {
-		return s, err
-	}
-	for _, n := range seen {
-		s.Sightings = append(s.Sightings, metrics.Sightings{Kind: n.Kind, Count: n.Count})
 	}
 	hosts := d.hosts.Status()
 	s.Frozen = hosts.Frozen
@@ -54,8 +43,40 @@ func (d *daemon) Snapshot(ctx context.Context) (metrics.Snapshot, error) {
 	for _, p := range d.probe.Statuses() {
 		s.Probes = append(s.Probes, metrics.Probes{Locator: p.Address.String(), Sent: p.Sent, Lost: p.Lost, Hole: p.Hole})
 	}
+	for _, n := range d.bgp.Standings() {
+		s.Sessions = append(s.Sessions, metrics.Session{Protocol: "bgp", Neighbor: n.Neighbor.String(), Up: n.Up, Flaps: n.Flaps})
+	}
+	for _, n := range d.bfd.Sessions() {
+		s.Sessions = append(s.Sessions, metrics.Session{
+			Protocol: "bfd", Neighbor: n.Remote.String(), Local: n.Local.String(), Up: n.State == "up", Flaps: n.Flaps,
+		})
+	}
+	for _, seg := range d.segmentStates() {
+		s.Segments = append(s.Segments, metrics.Segment{
+			Name: seg.Name, Designated: seg.State == string(designate.Designated), Others: max(0, len(seg.Gateways)-1),
+		})
+	}
 	s.Generation = d.plane.Generation()
-	return s, d.ribSnapshot(ctx, &s)
+}
+
+// countSnapshot is what the data path has counted.
+func (d *daemon) countSnapshot(s *metrics.Snapshot) (err error) {
+	if s.Packets, err = d.packets(); err != nil {
+		return err
+	}
+	states, counts, err := d.locators()
+	if err != nil {
+		return err
+	}
+	for a, st := range states {
+		c := counts[st.Number]
+		s.Locators = append(s.Locators, metrics.Locator{Address: a.String(), Packets: c.Packets, Bytes: c.Bytes, Up: st.Up})
+	}
+	seen, err := d.gateway.SightCounts()
+	for _, n := range seen {
+		s.Sightings = append(s.Sightings, metrics.Sightings{Kind: n.Kind, Count: n.Count})
+	}
+	return err
 }
 
 func (d *daemon) ribSnapshot(ctx context.Context, s *metrics.Snapshot) error {

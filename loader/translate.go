@@ -45,11 +45,27 @@ func planeSpec(c *config.Config) datapath.Spec {
 				Own: s.Gateway.OwnAddresses, Routers: s.Gateway.Routers, MAC: s.Gateway.MAC,
 				Foreign: s.Gateway.ForeignMACs, Stick: s.Gateway.Role == config.RoleStick,
 				KeepTTL: s.Gateway.KeepTTL, L2VNI: s.L2VNI, Fabric: isFabric(s), NextHop: s.Access.NextHopMAC,
+				Elected: s.Gateway.Election != nil,
 			})
 		}
+		tenant.Egress = egressOf(c, &t)
 		spec.Tenants = append(spec.Tenants, tenant)
 	}
 	return spec
+}
+
+// egressOf are a tenant's policies, with locators for sites.
+func egressOf(c *config.Config, t *config.Tenant) (list []datapath.EgressSpec) {
+	for i := range t.Segments {
+		for _, p := range t.Segments[i].Policies() {
+			spec := datapath.EgressSpec{From: p.From}
+			for _, w := range p.Ways {
+				spec.Ways = append(spec.Ways, datapath.WaySpec{Prefix: w.Prefix, Via: c.Locators(w.Via), Subnet: w.Subnet})
+			}
+			list = append(list, spec)
+		}
+	}
+	return list
 }
 
 // tune are the load-time constants. Frames over a page are decided when the daemon starts.
@@ -69,6 +85,7 @@ func tune(c *config.Config) maps.Tune {
 		for _, s := range tenant.Segments {
 			t.KeepTTL = t.KeepTTL || s.Gateway.KeepTTL
 			t.Bridging = t.Bridging || s.L2VNI != 0
+			t.Egress = t.Egress || len(s.Policies()) > 0
 		}
 	}
 	return t
@@ -227,7 +244,7 @@ func bgpConfig(c *config.Config) *bgp.Config {
 		out.Locators, out.Inside = append(out.Locators, l.Public), append(out.Inside, l.Address)
 	}
 	for i := range c.Tenants {
-		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i]))
+		out.Tenants = append(out.Tenants, bgpTenant(&c.Tenants[i], c.Site))
 	}
 	for i := range b.Neighbors {
 		out.Neighbors = append(out.Neighbors, bgpNeighbor(&b.Neighbors[i]))
@@ -235,8 +252,13 @@ func bgpConfig(c *config.Config) *bgp.Config {
 	return out
 }
 
-func bgpTenant(t *config.Tenant) bgp.Tenant {
+func bgpTenant(t *config.Tenant, site string) bgp.Tenant {
 	out := bgp.Tenant{ID: t.ID, VNI: t.VNI, RouteTargets: t.RouteTargets}
+	for i := range t.Segments {
+		for _, p := range t.Segments[i].Policies() {
+			out.Ingress = append(out.Ingress, bgp.Ingress{Hosts: p.From, Elsewhere: p.Default() != "" && p.Default() != site})
+		}
+	}
 	for _, s := range t.Segments {
 		out.Segments = append(out.Segments, bgp.Segment{L2VNI: s.L2VNI, Subnets: s.Subnets})
 		out.Reserved = append(out.Reserved, s.Gateway.OwnAddresses...)

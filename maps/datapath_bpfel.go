@@ -24,6 +24,7 @@ type datapathAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -45,6 +46,7 @@ type datapathAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -246,6 +248,7 @@ type datapathMacKind uint32
 const (
 	datapathMacKindMAC_HERE    datapathMacKind = 1
 	datapathMacKindMAC_FOREIGN datapathMacKind = 2
+	datapathMacKindMAC_GATEWAY datapathMacKind = 5
 )
 
 type datapathNexthop struct {
@@ -353,49 +356,50 @@ const (
 	datapathReasonFWD_EXPIRED           datapathReason = 7
 	datapathReasonFWD_FRAGMENT          datapathReason = 8
 	datapathReasonFWD_PROBE             datapathReason = 9
-	datapathReasonPASS_NO_PORT          datapathReason = 10
-	datapathReasonPASS_NOT_IP           datapathReason = 11
-	datapathReasonPASS_NOT_OURS         datapathReason = 12
-	datapathReasonPASS_MULTICAST        datapathReason = 13
-	datapathReasonPASS_LINK_LOCAL       datapathReason = 14
-	datapathReasonPASS_ARP              datapathReason = 15
-	datapathReasonPASS_ND               datapathReason = 16
-	datapathReasonPASS_OWN              datapathReason = 17
-	datapathReasonPASS_UNDERLAY         datapathReason = 18
-	datapathReasonPASS_RESOLVE          datapathReason = 19
-	datapathReasonPASS_NO_ROUTE         datapathReason = 20
-	datapathReasonPASS_PROBE            datapathReason = 21
-	datapathReasonDROP_SHORT            datapathReason = 22
-	datapathReasonDROP_IP_HEADER        datapathReason = 23
-	datapathReasonDROP_IP_CHECKSUM      datapathReason = 24
-	datapathReasonDROP_MARTIAN          datapathReason = 25
-	datapathReasonDROP_TTL              datapathReason = 26
-	datapathReasonDROP_MTU              datapathReason = 27
-	datapathReasonDROP_BLACKHOLE        datapathReason = 28
-	datapathReasonDROP_UNRESOLVED       datapathReason = 29
-	datapathReasonDROP_NEXTHOP          datapathReason = 30
-	datapathReasonDROP_HEADROOM         datapathReason = 31
-	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 32
-	datapathReasonDROP_REDIRECT         datapathReason = 33
-	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 34
-	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 35
-	datapathReasonDROP_TUNNEL_OPTION    datapathReason = 36
-	datapathReasonDROP_TUNNEL_CONTROL   datapathReason = 37
-	datapathReasonDROP_TUNNEL_CHECKSUM  datapathReason = 38
-	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 39
-	datapathReasonDROP_NO_TENANT        datapathReason = 40
-	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 41
-	datapathReasonDROP_INNER_NOT_IP     datapathReason = 42
-	datapathReasonDROP_ECN              datapathReason = 43
-	datapathReasonDROP_SOURCE           datapathReason = 44
-	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 45
-	datapathReasonDROP_TUNNEL_BACK      datapathReason = 46
-	datapathReasonDROP_TUNNEL_TTL       datapathReason = 47
-	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 48
-	datapathReasonDROP_PROBE            datapathReason = 49
-	datapathReasonDROP_ISOLATED         datapathReason = 50
-	datapathReasonDROP_FLOOD            datapathReason = 51
-	datapathReasonREASON_MAX            datapathReason = 52
+	datapathReasonFWD_HOME              datapathReason = 10
+	datapathReasonPASS_NO_PORT          datapathReason = 11
+	datapathReasonPASS_NOT_IP           datapathReason = 12
+	datapathReasonPASS_NOT_OURS         datapathReason = 13
+	datapathReasonPASS_MULTICAST        datapathReason = 14
+	datapathReasonPASS_LINK_LOCAL       datapathReason = 15
+	datapathReasonPASS_ARP              datapathReason = 16
+	datapathReasonPASS_ND               datapathReason = 17
+	datapathReasonPASS_OWN              datapathReason = 18
+	datapathReasonPASS_UNDERLAY         datapathReason = 19
+	datapathReasonPASS_RESOLVE          datapathReason = 20
+	datapathReasonPASS_NO_ROUTE         datapathReason = 21
+	datapathReasonPASS_PROBE            datapathReason = 22
+	datapathReasonDROP_SHORT            datapathReason = 23
+	datapathReasonDROP_IP_HEADER        datapathReason = 24
+	datapathReasonDROP_IP_CHECKSUM      datapathReason = 25
+	datapathReasonDROP_MARTIAN          datapathReason = 26
+	datapathReasonDROP_TTL              datapathReason = 27
+	datapathReasonDROP_MTU              datapathReason = 28
+	datapathReasonDROP_BLACKHOLE        datapathReason = 29
+	datapathReasonDROP_UNRESOLVED       datapathReason = 30
+	datapathReasonDROP_NEXTHOP          datapathReason = 31
+	datapathReasonDROP_HEADROOM         datapathReason = 32
+	datapathReasonDROP_CHECKSUM_LENGTH  datapathReason = 33
+	datapathReasonDROP_REDIRECT         datapathReason = 34
+	datapathReasonDROP_OUTER_FRAGMENT   datapathReason = 35
+	datapathReasonDROP_TUNNEL_HEADER    datapathReason = 36
+	datapathReasonDROP_TUNNEL_OPTION    datapathReason = 37
+	datapathReasonDROP_TUNNEL_CONTROL   datapathReason = 38
+	datapathReasonDROP_TUNNEL_CHECKSUM  datapathReason = 39
+	datapathReasonDROP_UNKNOWN_VNI      datapathReason = 40
+	datapathReasonDROP_NO_TENANT        datapathReason = 41
+	datapathReasonDROP_UNKNOWN_LOCATOR  datapathReason = 42
+	datapathReasonDROP_INNER_NOT_IP     datapathReason = 43
+	datapathReasonDROP_ECN              datapathReason = 44
+	datapathReasonDROP_SOURCE           datapathReason = 45
+	datapathReasonDROP_TUNNEL_LOOP      datapathReason = 46
+	datapathReasonDROP_TUNNEL_BACK      datapathReason = 47
+	datapathReasonDROP_TUNNEL_TTL       datapathReason = 48
+	datapathReasonDROP_TUNNEL_IN_TUNNEL datapathReason = 49
+	datapathReasonDROP_PROBE            datapathReason = 50
+	datapathReasonDROP_ISOLATED         datapathReason = 51
+	datapathReasonDROP_FLOOD            datapathReason = 52
+	datapathReasonREASON_MAX            datapathReason = 53
 )
 
 type datapathRecord6 struct {
@@ -415,15 +419,16 @@ const (
 )
 
 type datapathSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type datapathSegmentFlag uint32
@@ -432,6 +437,7 @@ const (
 	datapathSegmentFlagSEGMENT_STICK   datapathSegmentFlag = 1
 	datapathSegmentFlagSEGMENT_FOREIGN datapathSegmentFlag = 2
 	datapathSegmentFlagSEGMENT_ROUTER  datapathSegmentFlag = 4
+	datapathSegmentFlagSEGMENT_STANDBY datapathSegmentFlag = 8
 )
 
 type datapathSet struct {
@@ -487,6 +493,8 @@ type datapathSpace uint32
 
 const (
 	datapathSpaceSPACE_SUBNETS datapathSpace = 4096
+	datapathSpaceSPACE_EGRESS  datapathSpace = 8192
+	datapathSpaceSPACE_WAYS    datapathSpace = 12288
 	datapathSpaceSPACE_VNI     datapathSpace = 4094
 	datapathSpaceSPACE_LOCATOR datapathSpace = 4095
 )
@@ -606,6 +614,14 @@ type datapathWalkReport struct {
 	Pad          uint16
 }
 
+type datapathWay uint32
+
+const (
+	datapathWayWAY_LOCAL  datapathWay = 1
+	datapathWayWAY_SUBNET datapathWay = 2
+	datapathWayWAY_HERE   datapathWay = 3
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -646,6 +662,7 @@ const (
 	datapathProgTraced         = "traced"
 	datapathVarAbiTypes        = "abi_types"
 	datapathVarBridging        = "bridging"
+	datapathVarEgressPolicy    = "egress_policy"
 	datapathVarFrags           = "frags"
 	datapathVarGenevePort      = "geneve_port"
 	datapathVarGuePort         = "gue_port"
@@ -755,6 +772,7 @@ type datapathMapSpecs struct {
 type datapathVariableSpecs struct {
 	AbiTypes     *ebpf.VariableSpec `ebpf:"abi_types"`
 	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -867,6 +885,7 @@ func (m *datapathMaps) Close() error {
 type datapathVariables struct {
 	AbiTypes     *ebpf.Variable `ebpf:"abi_types"`
 	Bridging     *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy *ebpf.Variable `ebpf:"egress_policy"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`

@@ -62,7 +62,6 @@ func TestHostsFront(t *testing.T) {
 	}
 	for _, from := range []string{"192.0.2.1", "2001:db8::1"} {
 		addr := netip.MustParseAddr(from)
-		other := addr
 		at := func(a netip.Addr) uint32 {
 			k, _ := newHostKey(SpaceLocator, a)
 			if k.v6 {
@@ -70,7 +69,8 @@ func TestHostsFront(t *testing.T) {
 			}
 			return frontAt(k.space, uint32(k.key4()))
 		}
-		for other = addr.Next(); at(other) != at(addr); {
+		other := addr.Next()
+		for at(other) != at(addr) {
 			other = other.Next()
 		}
 		mustPut(t, h, host{SpaceLocator, addr}, 7)
@@ -88,7 +88,7 @@ func TestHostsFront(t *testing.T) {
 		want(SpaceLocator, other, 0)
 		mustPut(t, h, host{SpaceLocator, addr}, 6)
 	}
-	h = restart(t, g, m, h)
+	_ = restart(t, g, m, h)
 	want(SpaceLocator, netip.MustParseAddr("192.0.2.1"), 6)
 	want(SpaceLocator, netip.MustParseAddr("2001:db8::1"), 6)
 }

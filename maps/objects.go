@@ -34,6 +34,7 @@ type Tune struct {
 	OuterDSCP   uint8  // 0 to 63, or DSCPCopy
 	ClampMSS    bool   // tell TCP at its start what fits into the tunnel
 	KeepTTL     bool   // some tenant has TenantKeepTTL
+	Egress      bool   // some host has a policy of egress (SpaceEgress)
 	Bridging    bool   // some VNI is a segment's (VNISegment)
 	Frags       bool   // frames longer than a page: Linux 5.18
 	ICMPRate    uint32 // errors a second to one sender, 0 for none
@@ -55,7 +56,8 @@ var DefaultTune = Tune{
 func (t Tune) constants() map[string]any {
 	return map[string]any{
 		"source_check": t.SourceCheck, "outer_dscp": t.OuterDSCP, "mss_clamp": t.ClampMSS, "keep_ttl": t.KeepTTL, "bridging": t.Bridging,
-		"frags": t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings, "probe_rate": t.Probes,
+		"egress_policy": t.Egress,
+		"frags":         t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings, "probe_rate": t.Probes,
 		"vxlan_port": t.Ports.VXLAN, "vxlan_gpe_port": t.Ports.VXLANGPE, "geneve_port": t.Ports.Geneve,
 		"gue_port": t.Ports.GUE, "lisp_port": t.Ports.LISP,
 	}

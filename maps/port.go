@@ -121,6 +121,21 @@ func (t *PortTable) PutSegment(index uint16, s Segment) error {
 	return nil
 }
 
+// Segment returns what is at an index.
+func (t *PortTable) Segment(index uint16) Segment { return t.segments.entries[index] }
+
+// SetDuty says whether another gateway on the segment is designated, and if not, until when this one is: ns of the monotonic clock, 0 for
+// good. Both are words of their own; what the data path does in between is right by either.
+func (t *PortTable) SetDuty(index uint16, standby bool, until uint64) {
+	e := &t.segments.entries[index]
+	flags := e.Flags &^ SegmentStandby
+	if standby {
+		flags |= SegmentStandby
+	}
+	atomic.StoreUint64(&e.DesignatedUntil, until)
+	atomic.StoreUint32(&e.Flags, flags)
+}
+
 // PutTenant writes a tenant at its number. Where the kernel fragments is one word, stored last; another MAC there means
 // that nothing goes there meanwhile.
 func (t *PortTable) PutTenant(space uint16, tenant Tenant) error {

@@ -38,6 +38,11 @@ const (
 	HeaderMax   = int(datapathLimitsHEADER_MAX)
 
 	SpaceSubnets = uint16(datapathSpaceSPACE_SUBNETS)
+	SpaceEgress  = uint16(datapathSpaceSPACE_EGRESS)
+	SpaceWays    = uint16(datapathSpaceSPACE_WAYS)
+	WayLocal     = uint32(datapathWayWAY_LOCAL)
+	WaySubnet    = uint32(datapathWayWAY_SUBNET)
+	WayHere      = uint32(datapathWayWAY_HERE)
 	SpaceVNI     = uint16(datapathSpaceSPACE_VNI)
 	SpaceLocator = uint16(datapathSpaceSPACE_LOCATOR)
 	LocatorOwn   = uint32(datapathLocatorValueLOCATOR_OWN)
@@ -74,6 +79,7 @@ const (
 	SegmentStick   = uint32(datapathSegmentFlagSEGMENT_STICK)
 	SegmentForeign = uint32(datapathSegmentFlagSEGMENT_FOREIGN)
 	SegmentRouter  = uint32(datapathSegmentFlagSEGMENT_ROUTER)
+	SegmentStandby = uint32(datapathSegmentFlagSEGMENT_STANDBY)
 )
 
 // Flags of a tenant, or-ed.
@@ -113,6 +119,7 @@ const DSCPCopy = uint8(datapathDscpDSCP_COPY)
 const (
 	MACHere    = uint32(datapathMacKindMAC_HERE)
 	MACForeign = uint32(datapathMacKindMAC_FOREIGN)
+	MACGateway = uint32(datapathMacKindMAC_GATEWAY)
 )
 
 // Kinds of next hop, and the ids that every table starts with.

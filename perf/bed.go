@@ -27,6 +27,9 @@ func (b *bed) close() error {
 	return err
 }
 
+// sourcesAt is the size of the tables with rows of random sources too.
+const sourcesAt = 1 << 20
+
 // newBed builds gateways of the given sizes. It is called in a namespace.
 func newBed(p plan) (*bed, error) {
 	out, err := net.InterfaceByName("out0")
@@ -39,9 +42,12 @@ func newBed(p plan) (*bed, error) {
 		if err := b.addEncap(hosts, p); err != nil {
 			return nil, errors.Join(err, b.close())
 		}
-		if err := b.addDecap(hosts); err != nil {
+		if err := b.addDecap(hosts, p); err != nil {
 			return nil, errors.Join(err, b.close())
 		}
+	}
+	if err := b.addFills(p.fillOf); err != nil {
+		return nil, errors.Join(err, b.close())
 	}
 	for _, r := range b.rows {
 		if err := r.check(); err != nil {
@@ -51,17 +57,17 @@ func newBed(p plan) (*bed, error) {
 	return b, nil
 }
 
-func (b *bed) gateway(hosts, local int, in, out side) (*gateway, error) {
-	g, err := newGateway(hosts, local, in, out)
+func (b *bed) gateway(c crowd, in, out side) (*gateway, error) {
+	g, err := newGateway(c, in, out)
 	if err != nil {
-		return nil, fmt.Errorf("build a gateway of %s hosts: %w", size(hosts), err)
+		return nil, fmt.Errorf("build a gateway of %s hosts: %w", size(c.hosts), err)
 	}
 	b.closers = append(b.closers, g.close)
 	return g, nil
 }
 
-func (b *bed) walker(g *gateway, s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr) (*walker, error) {
-	w, err := g.load(s, peers, v6, outer, maps.DefaultTune, false)
+func (b *bed) walker(g *gateway, s bench.Structure, peers map[string]*ebpf.Map, packet shape) (*walker, error) {
+	w, err := g.load(s, peers, packet, maps.DefaultTune, false)
 	if err == nil {
 		b.closers = append(b.closers, w.close)
 	}
@@ -81,7 +87,7 @@ func (b *bed) add(r row, drawn int) {
 }
 
 func (b *bed) addEncap(hosts int, p plan) error {
-	g, err := b.gateway(hosts, 0, side{loopback, maps.RoleAccess}, side{b.out, maps.RoleUnderlay})
+	g, err := b.gateway(crowd{hosts: hosts}, side{loopback, maps.RoleAccess}, side{b.out, maps.RoleUnderlay})
 	if err != nil {
 		return err
 	}
@@ -101,11 +107,16 @@ func (b *bed) addEncap(hosts int, p plan) error {
 			if inner == 6 && structure != bench.Table && peers[bench.Peer6] == nil {
 				continue
 			}
-			w, err := b.walker(g, structure, peers, inner == 6, netip.Addr{})
+			w, err := b.walker(g, structure, peers, shape{v6: inner == 6})
 			if err != nil {
 				return err
 			}
 			b.addEncapRows(g, w, structure, inner)
+		}
+	}
+	if hosts == p.seriesAt {
+		if err := b.addEncapSeries(g); err != nil {
+			return err
 		}
 	}
 	switch hosts {
@@ -132,7 +143,7 @@ func (b *bed) addEncapRows(g *gateway, w *walker, s bench.Structure, inner int) 
 	b.add(r, g.hosts)
 	r.Checksum, r.settings.checksum = true, true
 	b.add(r, g.hosts)
-	if g.hosts == 1<<20 {
+	if g.hosts == sourcesAt {
 		r.Outer, r.Checksum, r.settings = 4, false, underlay{}
 		r.Hosts, r.Fill, r.Drawn, r.Sources = g.hosts, g.fill(), g.hosts, g.hosts
 		b.rows = append(b.rows, &r)
@@ -144,14 +155,18 @@ func (b *bed) addEncapRows(g *gateway, w *walker, s bench.Structure, inner int) 
 	}
 }
 
-func (b *bed) addDecap(hosts int) error {
-	g, err := b.gateway(hosts, min(hosts, locals), side{loopback, maps.RoleUnderlay}, side{b.out, maps.RoleAccess})
+func (b *bed) addDecap(hosts int, p plan) error {
+	c := crowd{hosts: hosts, local: min(hosts, locals)}
+	if hosts == sourcesAt {
+		c.senders = c.local
+	}
+	g, err := b.gateway(c, side{loopback, maps.RoleUnderlay}, side{b.out, maps.RoleAccess})
 	if err != nil {
 		return err
 	}
 	for _, inner := range []int{4, 6} {
 		for _, outer := range []netip.Addr{own4, own6} {
-			w, err := b.walker(g, bench.Table, nil, inner == 6, outer)
+			w, err := b.walker(g, bench.Table, nil, shape{v6: inner == 6, outer: outer})
 			if err != nil {
 				return err
 			}
@@ -163,6 +178,15 @@ func (b *bed) addDecap(hosts int) error {
 				r.Outer = 6
 			}
 			b.add(r, g.local)
+			if hosts == sourcesAt {
+				r.Hosts, r.Fill, r.Drawn, r.Sources = g.hosts, g.fill(), g.local, g.senders
+				b.rows = append(b.rows, &r)
+			}
+		}
+	}
+	if hosts == p.seriesAt {
+		if err := b.addDecapsulations(g); err != nil {
+			return err
 		}
 	}
 	if hosts == optionHosts {

@@ -22,8 +22,7 @@ const (
 // gateway is a data path with its tables. Hosts and ports are entered by the writers that the daemon uses; what hosts lead to, while no
 // program runs, straight into the maps.
 type gateway struct {
-	hosts    int
-	local    int // of them live here
+	crowd
 	maps     maps.HostMaps
 	objects  *maps.Objects
 	grace    *maps.Grace
@@ -32,13 +31,15 @@ type gateway struct {
 	ingress  uint16
 	egress   uint16
 	underlay underlay // that adjacencies lead over at the moment
+	prefix   netip.Prefix
 	closers  []func() error
 }
 
-// underlay is the family of the outer header, and whether the outer UDP checksum is computed.
+// underlay is the family of the outer header, whether the outer UDP checksum is computed, and what stands behind.
 type underlay struct {
 	v6       bool
 	checksum bool
+	encap    string // "": VXLAN
 }
 
 // side is an interface as the data path is told of it.
@@ -47,17 +48,30 @@ type side struct {
 	role  uint8
 }
 
-// newGateway fills tables with as many hosts of each family, of which the first few live here. It is called in the namespace of
-// its interfaces.
-func newGateway(hosts, local int, in, out side) (g *gateway, err error) {
-	g = &gateway{hosts: hosts, local: local}
+// crowd is who is in the tables, of each family.
+type crowd struct {
+	hosts    int
+	local    int // the first few of them live here
+	senders  int // where packets come from, at least one if somebody lives here
+	capacity int // of the tables, 0 for no more than is in them
+}
+
+// newGateway is called in the namespace of its interfaces.
+func newGateway(c crowd, in, out side) (g *gateway, err error) {
+	if c.local > 0 {
+		c.senders = max(c.senders, 1)
+	}
+	if c.capacity == 0 {
+		c.capacity = c.hosts + c.senders
+	}
+	g = &gateway{crowd: c}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())
 			g = nil
 		}
 	}()
-	if g.maps, err = maps.CreateHostMaps(uint32(hosts)); err != nil {
+	if g.maps, err = maps.CreateHostMaps(uint32(c.capacity)); err != nil {
 		return g, err
 	}
 	g.closers = append(g.closers, g.maps.Close)
@@ -147,6 +161,11 @@ func (g *gateway) putLocators() error {
 		if err := g.table.Put(maps.SpaceLocator, next6, n); err != nil {
 			return err
 		}
+		// An encapsulation without a tenant field carries the packets of the locator's tenant.
+		l := maps.Locator{Addr: maps.WireAddress(next4), Used: 1, Tenant: tenant, Number: uint16(n)}
+		if err := g.objects.Locators.Put(n, &l); err != nil {
+			return fmt.Errorf("write locator %d: %w", n, err)
+		}
 		nh := maps.Nexthop{Kind: maps.KindAdjacency, Tenant: tenant, Index: firstAdjacency + n}
 		if err := g.objects.Nexthops.Put(maps.IDFirst+n, &nh); err != nil {
 			return fmt.Errorf("write next hop %d: %w", n, err)
@@ -163,7 +182,7 @@ func (g *gateway) lead(over underlay) error {
 		own, far = own6, far6
 	}
 	for n := uint32(1); n <= locators; n++ {
-		a := adjacency(own, far, over.checksum, g.egress, uint16(n))
+		a := adjacency(own, far, over, g.egress, uint16(n))
 		if err := g.objects.Adjacencies.Put(firstAdjacency+n, &a); err != nil {
 			return fmt.Errorf("write adjacency %d: %w", n, err)
 		}
@@ -189,17 +208,16 @@ func (g *gateway) putHosts() error {
 			return err
 		}
 	}
-	if g.local > 0 {
-		return g.putSender()
-	}
-	return nil
+	return g.putSenders()
 }
 
-// putSender has the host that tunnels bring packets from live where they come from, behind the first locator.
-func (g *gateway) putSender() error {
-	for _, sender := range []netip.Addr{host4(sources4, 0), host6(sources6, 0)} {
-		if err := g.table.Put(tenant, sender, maps.IDFirst+1); err != nil {
-			return err
+// putSenders has the hosts that tunnels bring packets from live where they come from, behind the first locator.
+func (g *gateway) putSenders() error {
+	for i := range g.senders {
+		for _, sender := range []netip.Addr{host4(sources4, i), host6(sources6, i)} {
+			if err := g.table.Put(tenant, sender, maps.IDFirst+1); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -216,6 +234,24 @@ func (g *gateway) putLocal(i, id uint32) error {
 		return fmt.Errorf("write next hop %d: %w", id, err)
 	}
 	return nil
+}
+
+// cover has all hosts that no table knows live behind a prefix of the first locator; an invalid one takes that back.
+func (g *gateway) cover(p netip.Prefix) error {
+	if p == g.prefix {
+		return nil
+	}
+	prefixes := maps.OpenPrefixes(g.objects)
+	if g.prefix.IsValid() {
+		if err := prefixes.Delete(tenant, g.prefix); err != nil {
+			return err
+		}
+	}
+	g.prefix = p
+	if !p.IsValid() {
+		return nil
+	}
+	return prefixes.Put(tenant, p, maps.IDFirst+1)
 }
 
 // fill is how full the slots of the table are.

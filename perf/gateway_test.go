@@ -2,7 +2,6 @@ package main
 
 import (
 	"net"
-	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -18,11 +17,11 @@ func TestRowsDoWhatTheySay(t *testing.T) {
 	gw, far := l.Namespace("test"), l.Namespace("void")
 	l.Cable(lab.End{In: gw, Name: "out0"}, lab.End{In: far, Name: "out1"}, 1600, 1)
 	err := gw.Do(func() error {
-		b, err := newBed(plan{sizes: []int{1, 64}, trieUpTo: 64, hash6To: 64})
+		b, err := newBed(plan{sizes: []int{1, 64}, trieUpTo: 64, hash6To: 64, fillOf: 64, seriesAt: 64})
 		if err != nil {
 			return err
 		}
-		if len(b.rows) < 40 {
+		if len(b.rows) < 90 {
 			t.Errorf("only %d rows", len(b.rows))
 		}
 		return b.close()
@@ -42,12 +41,12 @@ func TestCheckRefusesOtherWays(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		g, err := newGateway(2, 0, side{loopback, maps.RoleAccess}, side{uint32(out.Index), maps.RoleUnderlay})
+		g, err := newGateway(crowd{hosts: 2}, side{loopback, maps.RoleAccess}, side{uint32(out.Index), maps.RoleUnderlay})
 		if err != nil {
 			return err
 		}
 		defer g.close()
-		w, err := g.load(bench.Table, nil, false, netip.Addr{}, maps.DefaultTune, false)
+		w, err := g.load(bench.Table, nil, shape{}, maps.DefaultTune, false)
 		if err != nil {
 			return err
 		}
@@ -73,7 +72,7 @@ func TestPeersHoldTheTable(t *testing.T) {
 	gw, far := l.Namespace("test"), l.Namespace("void")
 	l.Cable(lab.End{In: gw, Name: "out0"}, lab.End{In: far, Name: "out1"}, 1600, 1)
 	err := gw.Do(func() error {
-		g, err := newGateway(100, 0, side{loopback, maps.RoleAccess}, side{2, maps.RoleUnderlay})
+		g, err := newGateway(crowd{hosts: 100}, side{loopback, maps.RoleAccess}, side{2, maps.RoleUnderlay})
 		if err != nil {
 			return err
 		}

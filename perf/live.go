@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -101,11 +100,11 @@ func (v *liveLab) buildGateways(hosts int) (err error) {
 		*index = i.Index
 	}
 	lan, wan := uint32(v.lan0), uint32(v.wan0)
-	v.gateway, err = v.bed.gateway(hosts, 0, side{lan, maps.RoleAccess}, side{wan, maps.RoleUnderlay})
+	v.gateway, err = v.bed.gateway(crowd{hosts: hosts}, side{lan, maps.RoleAccess}, side{wan, maps.RoleUnderlay})
 	if err != nil {
 		return err
 	}
-	v.home, err = v.bed.gateway(1<<10, 1<<10, side{lan, maps.RoleUnderlay}, side{wan, maps.RoleAccess})
+	v.home, err = v.bed.gateway(crowd{hosts: 1 << 10, local: 1 << 10}, side{lan, maps.RoleUnderlay}, side{wan, maps.RoleAccess})
 	if err != nil {
 		return err
 	}
@@ -113,12 +112,12 @@ func (v *liveLab) buildGateways(hosts int) (err error) {
 }
 
 func (v *liveLab) addRows() error {
-	w, err := v.gateway.load(bench.Table, nil, false, netip.Addr{}, maps.DefaultTune, true)
+	w, err := v.gateway.load(bench.Table, nil, shape{}, maps.DefaultTune, true)
 	if err != nil {
 		return err
 	}
 	v.bed.closers = append(v.bed.closers, w.close)
-	h, err := v.home.load(bench.Table, nil, false, own4, maps.DefaultTune, true)
+	h, err := v.home.load(bench.Table, nil, shape{outer: own4}, maps.DefaultTune, true)
 	if err != nil {
 		return err
 	}
@@ -190,8 +189,8 @@ func (v *liveLab) countKernel() (n uint64, err error) {
 	return n, err
 }
 
-// context is struct xdp_md as a test run takes it: the frame is what the interface received.
-type context struct {
+// xdpContext is struct xdp_md as a test run takes it: the frame is what the interface received.
+type xdpContext struct {
 	Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32
 }
 
@@ -208,7 +207,7 @@ func (v *liveLab) measure(r *liveRow, packets int) error {
 	start := time.Now()
 	_, err = r.program.Run(&ebpf.RunOptions{
 		Data: r.walker.frame, Repeat: uint32(packets), Flags: liveFrames,
-		Context: context{DataEnd: uint32(len(r.walker.frame)), Ingress: uint32(v.lan0)},
+		Context: xdpContext{DataEnd: uint32(len(r.walker.frame)), Ingress: uint32(v.lan0)},
 	})
 	took := time.Since(start)
 	if err != nil {

@@ -19,7 +19,7 @@ type Machine struct {
 	L3     string `json:"l3"`
 	Virt   bool   `json:"virtual"`
 	Kernel string `json:"kernel"` // major.minor.patch
-	Commit string `json:"commit"` // of this project, "+" where the tree was changed
+	Commit string `json:"commit"` // of this project, "+" where the tree was changed; of the last run
 }
 
 func thisMachine() Machine {

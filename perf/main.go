@@ -4,20 +4,25 @@
 // Every row is measured once in every round, so that whatever drifts meanwhile moves all of them; medians and ratios of
 // a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
 //
+// With -bgp it measures the control plane instead: see bgp.go; with -scrape what it costs to be watched: see scrape.go.
+// A run has parts (-only): test runs, live frames, the system beside its peers, the control plane, and what may not lose a packet. Parts that
+// are not measured stay in the result as an earlier run found them. With -compare it says what a change did; see compare.go.
+//
 // With -bgp it measures the control plane instead: see bgp.go.
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf/rlimit"
-	"golang.org/x/sys/unix"
-
 	"roam/lab"
 )
 
@@ -30,32 +35,64 @@ type plan struct {
 	budget   time.Duration // no further round of test runs begins after this time, once there are three
 	trieUpTo int           // hosts: filling a larger trie takes longer than all the rest
 	hash6To  int           // the same for a hash of IPv6 hosts
+	fillOf   int           // hosts that the tables of the fill series are made for
+	seriesAt int           // hosts: size of the tables of the other series
+
+	searchRounds int           // searches for each loss-free rate
+	trial        time.Duration // of each trial
+	routes       int           // of the control plane's import
+	imports      int           // and restarts
+	changes      int           // one at a time
 }
+
+var (
+	wholePlan = plan{
+		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
+		rounds: 7, repeats: 1 << 20, budget: 6 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20, fillOf: 1 << 20, seriesAt: 1 << 10,
+		searchRounds: 3, trial: 100 * time.Millisecond, routes: 1_000_000, imports: 3, changes: 1000,
+	}
+	quickPlan = plan{
+		sizes: []int{1, 1 << 10}, live: 1 << 10,
+		rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10, fillOf: 1 << 10, seriesAt: 1 << 10,
+		searchRounds: 1, trial: 20 * time.Millisecond, routes: 20_000, imports: 2, changes: 100,
+	}
+)
+
+// parts are what can be measured, in the order of a run. Each takes its rows over from an earlier run only as a whole.
+var parts = []struct {
+	name string
+	run  func(*lab.Lab, plan, *Result) error
+}{
+	{"micro", runTests},
+	{"live", runLive},
+	{"system", runSystem},
+	{"control", runControl},
+	{"zeroloss", runZeroLoss},
+}
+
+var partNames = func() (names []string) {
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
+}()
 
 func main() {
 	quick := flag.Bool("quick", false, "two sizes and few packets: shows that it works, not how fast it is")
+	only := flag.String("only", strings.Join(partNames, ","), "parts to measure; the others stay as they were")
 	out := flag.String("out", "perf/results", "folder for the results")
+	page := flag.String("page", "", "page whose generated pieces are to be replaced, such as docs/performance.md")
 	rounds := flag.Int("rounds", 0, "number of rounds instead of the plan's")
 	repeats := flag.Int("repeats", 0, "packets per row and round instead of the plan's")
-	ofBGP := flag.Bool("bgp", false, "measure the control plane instead: EVPN hosts of a BGP neighbour, beside FRR; needs 5 GB")
-	hosts := flag.Int("hosts", 1_000_000, "with -bgp: how many")
+	ofBGP := flag.Bool("bgp", false, "measure the control plane beside FRR instead: EVPN hosts of a BGP neighbour; needs 5 GB")
+	ofScrapes := flag.Bool("scrape", false, "measure instead what it costs the data path that Prometheus scrapes")
+	hosts := flag.Int("hosts", 1_000_000, "with -bgp and -scrape: how many")
+	base := flag.String("compare", "", "measure this tree against another commit, in turns; or show the last result against a raw file (bench.json)")
+	times := flag.Int("times", 4, "with -compare: runs of each")
 	flag.Parse()
-	if *ofBGP {
-		if err := runBGP(*hosts, *out); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	p := plan{
-		sizes: []int{1, 1 << 10, 1 << 17, 1 << 20, 1 << 23}, live: 1 << 20,
-		rounds: 7, repeats: 1 << 20, budget: 5 * time.Minute, trieUpTo: 1 << 20, hash6To: 1 << 20,
-	}
+	p := wholePlan
 	if *quick {
-		p = plan{
-			sizes: []int{1, 1 << 10}, live: 1 << 10,
-			rounds: 3, repeats: 1 << 16, budget: time.Minute, trieUpTo: 1 << 10, hash6To: 1 << 10,
-		}
+		p = quickPlan
 	}
 	if *rounds > 0 {
 		p.rounds = *rounds
@@ -63,35 +100,80 @@ func main() {
 	if *repeats > 0 {
 		p.repeats = *repeats
 	}
-	if err := run(p, *out); err != nil {
+	var err error
+	switch {
+	case *ofBGP:
+		err = runBGP(*hosts, *out)
+	case *ofScrapes:
+		err = runScrape(*hosts, cmp.Or(*rounds, 20), *out)
+	case *base != "":
+		if *only == flag.Lookup("only").DefValue {
+			*only = "micro,live"
+		}
+		err = compare(*base, *only, *out, *times)
+	default:
+		err = run(p, strings.Split(*only, ","), *out, *page)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(p plan, out string) error {
+func run(p plan, only []string, out, page string) error {
+	for _, name := range only {
+		if !slices.Contains(partNames, name) {
+			return fmt.Errorf("there is no part %q: -only takes some of %s", name, strings.Join(partNames, ", "))
+		}
+	}
 	t := &topLevel{}
 	defer t.end()
 	_ = rlimit.RemoveMemlock() // before Linux 5.11, map memory counts against a limit
-	l := lab.New(t)
-	start := time.Now()
-	result := newResult(p)
-	if err := runTests(l, p, start, result); err != nil {
+	result, err := openResult(out)
+	if err != nil {
 		return err
 	}
-	if err := runLive(l, p, result); err != nil {
-		return err
+	for _, part := range parts {
+		if !slices.Contains(only, part.name) {
+			continue
+		}
+		start := time.Now()
+		result.Parts[part.name] = &Part{Commit: result.Machine.Commit, Date: start.UTC().Format(time.DateOnly), Command: command()}
+		l := lab.New(t)
+		if err := part.run(l, p, result); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		l.Close()
+		result.Parts[part.name].Seconds = time.Since(start).Seconds()
 	}
-	result.Seconds = time.Since(start).Seconds()
 	if err := result.write(out); err != nil {
 		return err
+	}
+	if page != "" {
+		if err := result.writePage(page); err != nil {
+			return err
+		}
 	}
 	fmt.Print(result.markdown())
 	return nil
 }
 
+// command is how this run was asked for.
+func command() string {
+	args := []string{"go run ./perf"}
+	flag.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "out", "page": // where to, not what
+		default:
+			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
+		}
+	})
+	return strings.ReplaceAll(strings.Join(args, " "), "=true", "")
+}
+
 // runTests measures everything that needs no wire.
-func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
+func runTests(l *lab.Lab, p plan, result *Result) error {
+	start, part := time.Now(), result.Parts["micro"]
 	gw, far := l.Namespace("test"), l.Namespace("void")
 	l.Cable(lab.End{In: gw, Name: "out0"}, lab.End{In: far, Name: "out1"}, 1600, 1)
 	return gw.Do(func() (err error) {
@@ -103,13 +185,13 @@ func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, b.close()) }()
-		for result.Rounds = 0; result.Rounds < p.rounds; result.Rounds++ {
-			if result.Rounds >= 3 && time.Since(start) > p.budget {
+		for part.Rounds = 0; part.Rounds < p.rounds; part.Rounds++ {
+			if part.Rounds >= 3 && time.Since(start) > p.budget {
 				break
 			}
-			progress("test runs, round %d of %d", result.Rounds+1, p.rounds)
+			progress("test runs, round %d of %d", part.Rounds+1, p.rounds)
 			for _, r := range b.rows {
-				if err := r.measure(result.Rounds+1, p.repeats); err != nil {
+				if err := r.measure(part.Rounds+1, p.repeats); err != nil {
 					return err
 				}
 			}
@@ -117,8 +199,9 @@ func runTests(l *lab.Lab, p plan, start time.Time, result *Result) error {
 		for _, r := range b.rows {
 			r.summarize()
 		}
-		result.Tests = b.rows
-		return nil
+		result.Tests, part.Repeats = b.rows, p.repeats
+		result.Programs, err = countPrograms()
+		return err
 	})
 }
 
@@ -147,18 +230,14 @@ func runLive(l *lab.Lab, p plan, result *Result) error {
 		r.summarize()
 	}
 	result.Live = v.rows
+	result.Parts["live"].Rounds, result.Parts["live"].Repeats = p.rounds, p.repeats
 	return errors.Join(err, v.close())
 }
 
 // pinThread keeps the calling thread on the last CPU. It is called on threads that end with their work.
-func pinThread() error {
-	var set unix.CPUSet
-	set.Set(runtime.NumCPU() - 1)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("stay on one CPU: %w", err)
-	}
-	return nil
-}
+func pinThread() error { return pin(0, lastCPU()) }
+
+func lastCPU() int { return runtime.NumCPU() - 1 }
 
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)

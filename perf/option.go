@@ -24,6 +24,7 @@ var options = []struct {
 	{"underlay.dscp: 46", func(t *maps.Tune) { t.OuterDSCP = 46 }},
 	{"a segment's l2vni", func(t *maps.Tune) { t.Bridging = true }},
 	{"a segment's gateway.keep_ttl: true", func(t *maps.Tune) { t.KeepTTL = true }},
+	{"a segment's egress, of other hosts", func(t *maps.Tune) { t.Egress = true }},
 	{"no sightings", func(t *maps.Tune) { t.Sightings = 0 }},
 	{"all that can be off, off", func(t *maps.Tune) {
 		t.SourceCheck, t.ClampMSS, t.ICMPRate, t.Sightings = maps.SourceOff, false, 0, 0
@@ -36,7 +37,7 @@ func (b *bed) addOptions(r row, outer netip.Addr) error {
 	for _, o := range options {
 		tune := maps.DefaultTune
 		o.change(&tune)
-		w, err := r.gateway.load(bench.Table, nil, false, outer, tune, false)
+		w, err := r.gateway.load(bench.Table, nil, shape{outer: outer}, tune, false)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -19,9 +20,6 @@ var (
 
 const (
 	ethernetLen = 14
-	udpLen      = 8
-	vxlanLen    = 8
-	vxlanPort   = 4789
 	payload     = 64 // bytes of a frame without its checksum and without a tunnel
 	vni         = 7001
 	tenant      = 1
@@ -47,81 +45,93 @@ func host6(net byte, i int) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// tunnelHeader is what lies in front of the inner Ethernet header, from local to remote, with room for lengths, TTL and checksum.
-func tunnelHeader(local, remote netip.Addr) []byte {
-	b := append(append([]byte{}, farMAC[:]...), portMAC[:]...)
-	if remote.Is4() {
-		b = append(b, 0x08, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 0, 17, 0, 0)
-	} else {
-		b = append(b, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 17, 0)
-	}
-	b = append(append(b, local.AsSlice()...), remote.AsSlice()...)
-	b = binary.BigEndian.AppendUint32(b, vxlanPort)
-	b = append(b, 0, 0, 0, 0)
-	b = binary.BigEndian.AppendUint32(b, 0x08<<24)
-	return binary.BigEndian.AppendUint32(b, vni<<8)
-}
-
 // adjacency is the rewrite that leads to a locator.
-func adjacency(local, remote netip.Addr, checksum bool, port, locator uint16) maps.Adjacency {
-	b := tunnelHeader(local, remote)
-	ip, inner := ethernetLen, len(b)
-	b = append(append(append(b, farMAC[:]...), portMAC[:]...), 0, 0)
+func adjacency(local, remote netip.Addr, over underlay, port, locator uint16) maps.Adjacency {
+	e := encapsulations[over.encap]
+	b := e.header(portMAC, farMAC, local, remote)
+	ip := ethernetLen
 	a := maps.Adjacency{
-		Len: uint16(len(b)), Mtu: 1500, Port: port, Locator: locator,
-		Flags: maps.AdjECN, Udp: uint8(inner - udpLen - vxlanLen), Proto: uint8(len(b) - 2), ProtoSize: 2,
-		Proto4: 0x0008, Proto6: 0xdd86, // in wire order
+		Len: uint16(len(b)), Mtu: 1500, Port: port, Locator: locator, Flags: maps.AdjECN | e.flags,
+		ProtoSize: e.kind.size, Proto4: e.kind.memory(e.kind.ipv4), Proto6: e.kind.memory(e.kind.ipv6),
+	}
+	if e.port != 0 {
+		a.Udp = uint8(ip + ipLen(remote))
+	}
+	if e.kind.size != 0 {
+		a.Proto = uint8(e.kindAt(remote))
 	}
 	copy(a.Header[:], b)
 	if remote.Is4() {
-		a.Csum[0] = sum(b[ip : ip+20])
-		a.Csum[1] = a.Csum[0]
+		a.Csum = [2]uint32{e.sum(b, a, a.Proto4, ip, ip+20), e.sum(b, a, a.Proto6, ip, ip+20)}
 		return a
 	}
 	a.Flags |= maps.AdjIPv6
-	if checksum {
+	if over.checksum && e.port != 0 {
 		a.Flags |= maps.AdjUDPCsum
-		base := sum(b[ip+8:]) + sum([]byte{0, 17})
-		a.Csum = [2]uint32{base + uint32(a.Proto4), base + uint32(a.Proto6)}
+		base := sum([]byte{0, 17})
+		a.Csum = [2]uint32{base + e.sum(b, a, a.Proto4, ip+8, len(b)), base + e.sum(b, a, a.Proto6, ip+8, len(b))}
 	}
 	return a
 }
 
-// frame is a packet as it arrives, in a tunnel where outer is valid; the wrapper fills in the inner addresses.
-func frame(v6 bool, outer netip.Addr) ([]byte, bench.Frame) {
-	inner := make([]byte, payload)
+// shape is what a frame looks like as it arrives.
+type shape struct {
+	v6    bool       // the packet that is looked up
+	outer netip.Addr // own tunnel end that it comes to, invalid for no tunnel
+	encap string     // of the tunnel
+	bytes int        // without the tunnel and without the frame's checksum; 0: payload
+}
+
+// frame makes it; the wrapper fills in the inner addresses.
+func (s shape) frame() ([]byte, bench.Frame) {
+	inner := make([]byte, cmp.Or(s.bytes, payload))
 	ip := 20
-	if v6 {
+	if s.v6 {
 		ip = 40
 	}
 	udp := inner[ethernetLen+ip:]
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	if !outer.IsValid() {
-		return inner, bench.Frame{Bytes: payload, V6: bit(v6)}
+	if !s.outer.IsValid() {
+		return inner, bench.Frame{Bytes: uint32(len(inner)), V6: bit(s.v6)}
 	}
 	local, remote := own4, far4
-	if outer.Is6() {
+	if s.outer.Is6() {
 		local, remote = own6, far6
 	}
-	b := append(tunnelHeader(remote, local), inner...)
-	copy(b, ownMAC[:])
-	finishOuter(b, outer)
-	return b, bench.Frame{Bytes: uint32(len(b)), Link: uint32(len(b) - payload), V6: bit(v6)}
+	e := encapsulations[s.encap]
+	b := e.header(farMAC, ownMAC, remote, local)
+	e.name(b, local, s.v6)
+	head := len(b)
+	b = append(b, inner[ethernetLen:]...)
+	finishOuter(b, s.outer, e.port != 0)
+	f := bench.Frame{Bytes: uint32(len(b)), Link: uint32(head - ethernetLen), V6: bit(s.v6)}
+	if e.bare {
+		f.Bare = uint8(copy(f.Outer[:], b[ethernetLen:head]))
+	}
+	return b, f
+}
+
+func ipLen(a netip.Addr) int {
+	if a.Is4() {
+		return 20
+	}
+	return 40
 }
 
 // finishOuter writes lengths, hop limit and checksum of a tunnel packet.
-func finishOuter(b []byte, outer netip.Addr) {
-	ip := b[ethernetLen:]
-	if outer.Is4() {
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		ip[8] = 64
-		binary.NativeEndian.PutUint16(ip[10:], ^fold(sum(ip[:20])))
-		binary.BigEndian.PutUint16(ip[20+4:], uint16(len(ip)-20))
+func finishOuter(b []byte, outer netip.Addr, udp bool) {
+	ip, head := b[ethernetLen:], ipLen(outer)
+	if udp {
+		binary.BigEndian.PutUint16(ip[head+4:], uint16(len(ip)-head))
+	}
+	if outer.Is6() {
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
+		ip[7] = 64
 		return
 	}
-	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
-	ip[7] = 64
-	binary.BigEndian.PutUint16(ip[40+4:], uint16(len(ip)-40))
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+	ip[8] = 64
+	binary.NativeEndian.PutUint16(ip[10:], ^fold(sum(ip[:20])))
 }
 
 func bit(on bool) uint8 {

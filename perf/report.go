@@ -2,29 +2,57 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"roam/maps/bench"
 )
 
-// Result is one run: what it ran on, and every row with every sample. It is written as JSON, and as Markdown for people.
+// Result is what a machine has been found to do: every row with every sample. It is written as JSON, as Go benchmark lines for
+// benchstat, and as Markdown for people. A run of some parts leaves the others as an earlier run found them.
 type Result struct {
-	Machine Machine    `json:"machine"`
-	Date    string     `json:"date"`
-	Rounds  int        `json:"rounds"`
-	Repeats int        `json:"repeats"` // packets per row and round
-	Seconds float64    `json:"seconds"`
-	Tests   []*row     `json:"tests"`
-	Live    []*liveRow `json:"live"`
+	Machine  Machine          `json:"machine"`
+	Parts    map[string]*Part `json:"parts"`
+	Tests    []*row           `json:"tests"`
+	Programs []program        `json:"programs"`
+	Live     []*liveRow       `json:"live"`
+	System   []*systemRow     `json:"system"`
+	Scaling  []*scalingRow    `json:"scaling"`
+	Control  *control         `json:"control,omitempty"`
+	ZeroLoss []*zeroLossRow   `json:"zero_loss"`
 }
 
-func newResult(p plan) *Result {
-	return &Result{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly), Repeats: p.repeats}
+// Part says how a part of the result came about.
+type Part struct {
+	Commit  string  `json:"commit"` // of this project, "+" where the tree was changed
+	Date    string  `json:"date"`
+	Command string  `json:"command"`
+	Rounds  int     `json:"rounds,omitempty"`
+	Repeats int     `json:"repeats,omitempty"` // packets per row and round
+	Seconds float64 `json:"seconds"`
+}
+
+// openResult reads what earlier runs on this kind of machine left below dir.
+func openResult(dir string) (*Result, error) {
+	m := thisMachine()
+	r := &Result{Machine: m, Parts: map[string]*Part{}}
+	raw, err := os.ReadFile(filepath.Join(dir, m.name(), "bench.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the last result: %w", err)
+	}
+	if err := json.Unmarshal(raw, r); err != nil {
+		return nil, fmt.Errorf("read the last result, %s: %w: remove it", filepath.Join(dir, m.name(), "bench.json"), err)
+	}
+	r.Machine = m
+	return r, nil
 }
 
 // write puts the result into a folder of its own kind of machine below dir.
@@ -37,9 +65,11 @@ func (r *Result) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("write the result as JSON: %w", err)
 	}
-	for name, text := range map[string]string{
-		"bench.json": string(raw) + "\n", "bench.md": r.markdown(), "table-size.svg": r.plot().svg(),
-	} {
+	files := map[string]string{"bench.json": string(raw) + "\n", "bench.txt": r.lines(), "bench.md": r.markdown()}
+	for name, p := range r.plots() {
+		files[name] = p.svg()
+	}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write the result: %w", err)
 		}
@@ -54,20 +84,51 @@ func (r *Result) markdown() string {
 	if m.Virt {
 		kind = "virtual"
 	}
-	fmt.Fprintf(&b, "# Benchmark\n\n%s, %d CPUs (%s), L2 %s, L3 %s; Linux %s; commit %s; %s.\n", m.CPU, m.CPUs, kind, m.L2, m.L3, m.Kernel, m.Commit, r.Date)
-	fmt.Fprintf(&b, "Medians of %d interleaved rounds of %d packets per row, 10th to 90th percentile behind them; %.0f s in all.\n", r.Rounds, r.Repeats, r.Seconds)
+	fmt.Fprintf(&b, "# Benchmark\n\n%s, %d CPUs (%s), L2 %s, L3 %s; Linux %s.\n\n", m.CPU, m.CPUs, kind, m.L2, m.L3, m.Kernel)
+	r.writeParts(&b)
+	b.WriteString("Figures are medians of interleaved rounds, 10th to 90th percentile behind them.\n")
 	b.WriteString("Calm is what a packet takes while nothing else disturbs the core: the 10th percentile of windows of 1024 packets, in the calmest round.\n")
 	b.WriteString("Absolute figures drift from run to run, on a shared machine by half and more: read the ratios.\n\n")
-	r.writeGoals(&b)
+	section(&b, "Goals", r.writeGoals)
 	r.writeLive(&b)
-	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" })
-	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 })
+	section(&b, "System", r.writeSystem)
+	section(&b, "Control plane", r.writeControl)
+	section(&b, "Zero loss", r.writeZeroLoss)
+	r.writeTests(&b, "One host of the table (hot)", func(t *row) bool { return t.Drawn == 1 && t.Option == "" && t.Series == "" })
+	r.writeTests(&b, "Random hosts", func(t *row) bool { return t.Drawn > 1 && t.Series == "" })
+	section(&b, "Series", r.writeAllSeries)
 	r.writeOptions(&b)
+	section(&b, "Programs", r.writePrograms)
 	r.writeFill(&b)
 	return b.String()
 }
 
+// section is left out where there is nothing to write.
+func section(b *strings.Builder, title string, write func(*strings.Builder)) {
+	var body strings.Builder
+	if write(&body); body.Len() > 0 {
+		fmt.Fprintf(b, "## %s\n\n%s", title, body.String())
+	}
+}
+
+func (r *Result) writeParts(b *strings.Builder) {
+	b.WriteString("| part | command | commit | date | rounds | took |\n|---|---|---|---|---|---|\n")
+	for _, name := range partNames {
+		if p := r.Parts[name]; p != nil {
+			rounds := ""
+			if p.Rounds > 0 {
+				rounds = fmt.Sprintf("%d of %d packets", p.Rounds, p.Repeats)
+			}
+			fmt.Fprintf(b, "| %s | `%s` | %s | %s | %s | %.0f s |\n", name, p.Command, p.Commit, p.Date, rounds, p.Seconds)
+		}
+	}
+	b.WriteString("\n")
+}
+
 func (r *Result) writeLive(b *strings.Builder) {
+	if len(r.Live) == 0 {
+		return
+	}
 	b.WriteString("## Live frames over veth, one core, 64 bytes\n\n| row | Mpps | ns per packet | × kernel | of a bare redirect |\n|---|---|---|---|---|\n")
 	redirect, kernel := r.live("redirect"), r.live("kernel")
 	for _, v := range r.Live {
@@ -95,6 +156,9 @@ func (r *Result) writeTests(b *strings.Builder, title string, in func(*row) bool
 		}
 		cells[t.line()][t.Hosts] = fmt.Sprintf("**%.0f** · %.0f (%.0f–%.0f)", t.Calm, t.Figure.Median, t.Figure.P10, t.Figure.P90)
 	}
+	if len(lines) == 0 {
+		return
+	}
 	fmt.Fprintf(b, "## %s\n\nTest runs, ns per packet above an empty wrapper: **calm** · median (10th–90th percentile).\n\n| row |", title)
 	for _, s := range sizes {
 		fmt.Fprintf(b, " %s |", size(s))
@@ -112,6 +176,9 @@ func (r *Result) writeTests(b *strings.Builder, title string, in func(*row) bool
 
 // writeOptions is a table with a line for each option.
 func (r *Result) writeOptions(b *strings.Builder) {
+	if len(r.Tests) == 0 {
+		return
+	}
 	fmt.Fprintf(b, "## What each option costs\n\nOne hot IPv4 host of %s, ns above the empty wrapper, with one thing changed: **calm** · median (10th–90th percentile).\n\n"+
 		"| option | encapsulation | decapsulation |\n|---|---|---|\n", size(optionHosts))
 	for _, o := range options {
@@ -130,11 +197,14 @@ func (r *Result) writeOptions(b *strings.Builder) {
 
 // writeFill says what the figures cannot be read without.
 func (r *Result) writeFill(b *strings.Builder) {
+	if len(r.Tests) == 0 {
+		return
+	}
 	b.WriteString("## Conditions\n\n")
 	seen := map[int]bool{}
 	var fills []string
 	for _, t := range r.Tests {
-		if t.What == "encap" && !seen[t.Hosts] {
+		if t.What == "encap" && t.Series == "" && !seen[t.Hosts] {
 			seen[t.Hosts] = true
 			fills = append(fills, fmt.Sprintf("%s hosts %.0f%%", size(t.Hosts), 100*t.Fill))
 		}
@@ -167,7 +237,7 @@ func (r *row) line() string {
 func (r *Result) test(what string, s bench.Structure, inner, outer, hosts int, random bool) *row {
 	for _, t := range r.Tests {
 		if t.What == what && t.Structure == s && t.Inner == inner && t.Outer == outer && !t.Checksum && t.Hosts == hosts &&
-			t.Sources <= 1 && (t.Drawn > 1) == random && t.Option == "" {
+			t.Sources <= 1 && (t.Drawn > 1) == random && t.Option == "" && t.Series == "" {
 			return t
 		}
 	}

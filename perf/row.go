@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +16,7 @@ const loopback = 1
 
 // XDP actions.
 const (
+	xdpPass     = 2
 	xdpTX       = 3
 	xdpRedirect = 4
 )
@@ -31,6 +33,10 @@ type row struct {
 	Drawn     int             `json:"drawn"`              // hosts that packets go to; 1 is hot
 	Sources   int             `json:"sources,omitempty"`  // hosts that they come from
 	Option    string          `json:"option,omitempty"`   // with this changed
+	Series    string          `json:"series,omitempty"`   // see series.go
+	Encap     string          `json:"encap,omitempty"`    // of a series
+	Bytes     int             `json:"bytes,omitempty"`    // of the frame, of a series
+	Capacity  int             `json:"capacity,omitempty"` // of the table, of a series
 	Figure    Figure          `json:"ns"`
 	Wrapper   Figure          `json:"wrapper_ns"` // the empty wrapper alone
 	Calm      float64         `json:"calm_ns"`    // when nothing else disturbs the machine
@@ -45,7 +51,9 @@ type row struct {
 	want     uint32 // action
 	reason   string // counted once per packet; none where the program does not count
 	settings underlay
-	tracer   *tracer // where somebody traces
+	first    uint32       // number of the first host that packets go to
+	prefix   netip.Prefix // in the tables during this row
+	tracer   *tracer      // where somebody traces
 	filter   maps.TraceFilter
 }
 
@@ -61,8 +69,11 @@ func (r *row) prepare() error {
 			return err
 		}
 	}
+	if err := r.gateway.cover(r.prefix); err != nil {
+		return err
+	}
 	return r.walker.Traffic.Set(&bench.Traffic{
-		Random: 1, Destinations: uint32(r.Drawn - 1), Sources: uint32(max(r.Sources, 1) - 1), Egress: uint32(r.gateway.egress),
+		Random: 1, First: r.first, Destinations: uint32(r.Drawn - 1), Sources: uint32(max(r.Sources, 1) - 1), Egress: uint32(r.gateway.egress),
 	})
 }
 
@@ -151,6 +162,9 @@ func (r *row) summarize() {
 
 func (r *row) String() string {
 	s := r.What
+	if r.Encap != "" {
+		s += " " + r.Encap
+	}
 	if r.Inner != 0 {
 		s += fmt.Sprintf(" IPv%d", r.Inner)
 	}
@@ -162,6 +176,12 @@ func (r *row) String() string {
 	}
 	if r.Structure != "" {
 		s += fmt.Sprintf(", %s of %s", r.Structure, size(r.Hosts))
+	}
+	if r.Series == seriesFill {
+		s += fmt.Sprintf(", %.0f%% full", 100*r.Fill)
+	}
+	if r.Bytes != 0 {
+		s += fmt.Sprintf(", %d bytes", r.Bytes)
 	}
 	if r.Option != "" {
 		s += ", " + r.Option

@@ -54,7 +54,7 @@ func (b *bed) addTraced(g *gateway) error {
 	if err := maps.Trace(spec); err != nil {
 		return err
 	}
-	w, err := g.loadSpec(spec, bench.Table, t.objects.TraceMaps(), false, netip.Addr{}, maps.DefaultTune, false)
+	w, err := g.loadSpec(spec, bench.Table, t.objects.TraceMaps(), shape{}, maps.DefaultTune, false)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 
@@ -71,16 +70,16 @@ func (w *walker) close() error {
 }
 
 // load builds the programs over the gateway's maps; peers holds the hash or trie that takes the table's place.
-func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr, tune maps.Tune, live bool) (*walker, error) {
+func (g *gateway) load(s bench.Structure, peers map[string]*ebpf.Map, packet shape, tune maps.Tune, live bool) (*walker, error) {
 	spec, err := bench.Load(s)
 	if err != nil {
 		return nil, err
 	}
-	return g.loadSpec(spec, s, peers, v6, outer, tune, live)
+	return g.loadSpec(spec, s, peers, packet, tune, live)
 }
 
 func (g *gateway) loadSpec(
-	spec *ebpf.CollectionSpec, s bench.Structure, peers map[string]*ebpf.Map, v6 bool, outer netip.Addr, tune maps.Tune, live bool,
+	spec *ebpf.CollectionSpec, s bench.Structure, peers map[string]*ebpf.Map, packet shape, tune maps.Tune, live bool,
 ) (*walker, error) {
 	replace, err := g.maps.Configure(spec)
 	if err != nil {
@@ -96,9 +95,9 @@ func (g *gateway) loadSpec(
 	if err := tune.Set(spec); err != nil {
 		return nil, err
 	}
-	data, shape := frame(v6, outer)
-	shape.Live, shape.Window = bit(live), window-1
-	if err := spec.Variables[bench.FrameVariable].Set(&shape); err != nil {
+	data, frame := packet.frame()
+	frame.Live, frame.Window = bit(live), window-1
+	if err := spec.Variables[bench.FrameVariable].Set(&frame); err != nil {
 		return nil, fmt.Errorf("describe the frame: %w", err)
 	}
 	w := &walker{frame: data}

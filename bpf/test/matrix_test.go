@@ -62,7 +62,7 @@ func TestMatrix(t *testing.T) {
 	for _, section := range []struct {
 		title string
 		cases []matrixCase
-	}{{"Into a tunnel", encapCases}, {"Out of a tunnel", decapCases}, {"Out of one tunnel and into the next", reencapCases}, {"Bridged to a segment here", bridgeCases}} {
+	}{{"Into a tunnel", encapCases}, {"Out of a tunnel", decapCases}, {"Out of one tunnel and into the next", reencapCases}, {"Bridged to a segment here", bridgeCases}, {"By the way of a policy", egressCases}} {
 		fmt.Fprintf(&doc, "\n## %s\n\n| case | outcome |", section.title)
 		for _, e := range everyEncapsulation() {
 			fmt.Fprintf(&doc, " %s |", e)

@@ -31,7 +31,7 @@ func (v *view) refuse(why string, next maps.Nexthop, mtu uint16) want {
 	}
 	if why == "drop_mtu" && v.ip.mayFragment {
 		t := v.tenants[v.tenant]
-		if t.Flags&maps.TenantFragment == 0 || v.inside != nil && next.Kind != maps.KindLocal {
+		if t.Flags&maps.TenantFragment == 0 {
 			return reason(why)
 		}
 		if v.ip.ttl > 1 {
@@ -75,6 +75,9 @@ func (v *view) tell(why string, mtu uint16) want {
 		panic("the model made an error message that does not parse: " + r)
 	}
 	id, _ := e.lookup(e.ip.dst)
+	if way := v.way(v.ip.dst, v.ip.src); way > maps.WayHere {
+		id = way
+	}
 	next := v.nexthops[id]
 	flow := e.flow()
 	tun, r := e.choose(next, flow)

@@ -12,6 +12,9 @@ import (
 // answers says whether a question for the MAC of this address is ours to answer, by which MAC, and whether as the gateway.
 func (v *view) answers(target netip.Addr) (m mac, answer, gateway bool) {
 	s, _ := v.segment()
+	if v.standby() {
+		return m, false, false
+	}
 	switch next := v.nexthops[v.hosts[host{v.tenant, target}]]; next.Kind {
 	case maps.KindGateway:
 		return s.Mac, s.Flags&maps.SegmentStick == 0, true
@@ -23,6 +26,18 @@ func (v *view) answers(target netip.Addr) (m mac, answer, gateway bool) {
 	}
 	return m, false, false
 }
+
+// standby says whether another gateway on the segment answers, and takes what is flooded.
+func (v *view) standby() bool {
+	s, _ := v.segment()
+	return v.bridge == 0 && (s.Flags&maps.SegmentStandby != 0 || s.DesignatedUntil == longAgo)
+}
+
+// A duty that is over, and one that lasts as long as any test.
+const (
+	longAgo  = 1
+	longTime = 1 << 62
+)
 
 // defends says whether a probe is answered: for the gateway's address, on a segment.
 func (v *view) defends(gateway bool) bool { return gateway && v.bridge == 0 }
@@ -90,7 +105,7 @@ func (v *view) advertisement(link int) []byte {
 	target := addrFrom(m[8:24])
 	holder, yes, gateway := v.answers(target)
 	if in(target, linkLocal) {
-		yes = s.GatewayLl == wire(target) && s.Flags&maps.SegmentStick == 0
+		yes = s.GatewayLl == wire(target) && s.Flags&maps.SegmentStick == 0 && !v.standby()
 		holder, gateway = s.Mac, true
 	}
 	pseudo := be.AppendUint32(append(v.ip.src.AsSlice(), v.ip.dst.AsSlice()...), uint32(len(m)))

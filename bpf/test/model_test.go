@@ -33,6 +33,7 @@ type view struct {
 	inside *outer // the tunnel it came from
 	bridge uint16 // segment on which its sender bridged it
 	reply  want   // to a question that was bridged
+	home   bool   // of one of the packet's ends, whose policy has it pass here
 }
 
 type outer struct {
@@ -320,16 +321,20 @@ func (v *view) route() want {
 		if !exact || !remote {
 			return reason("drop_flood")
 		}
-	case v.station() != maps.MACForeign:
+	case v.station() != maps.MACForeign || v.standby():
 		// The stale MAC of a host that has moved may be nobody's here.
 		s, ok := v.segment()
-		stale := ok && s.Flags&maps.SegmentForeign != 0 && v.station() != maps.MACHere
+		stale := ok && s.Flags&maps.SegmentForeign != 0 && v.station() != maps.MACHere && !v.standby()
 		if !stale || !exact || !remote {
 			return reason("pass_not_ours")
 		}
 	}
 	if v.inside != nil && !v.sender(next) {
 		return reason("drop_source")
+	}
+	if policy := v.egress(next); policy != 0 {
+		id, next, exact = policy, v.nexthops[policy], false
+		remote = next.Kind == maps.KindAdjacency || next.Kind == maps.KindSet || next.Kind == maps.KindUnresolved
 	}
 	switch {
 	case id == 0:

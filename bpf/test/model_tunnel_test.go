@@ -343,20 +343,19 @@ func (v *view) sender(to maps.Nexthop) bool {
 		return false
 	case !strict, moving:
 		return true
-	case route.Kind == maps.KindSet:
-		for _, member := range v.sets[route.Index].Member {
-			if v.leadsBack(v.nexthops[member]) {
-				return true
-			}
-		}
-		return false
 	}
-	return v.leadsBack(route)
+	return v.leadsBack(route) || v.leadsBack(v.nexthops[v.way(v.ip.src, v.ip.dst)]) || v.leadsBack(v.nexthops[v.way(v.ip.dst, v.ip.src)])
 }
 
 // leadsBack says whether a route leads to the locator that the packet came from.
 func (v *view) leadsBack(n maps.Nexthop) bool {
 	switch n.Kind {
+	case maps.KindSet:
+		for _, id := range v.sets[n.Index].Member {
+			if member := v.nexthops[id]; member.Kind != maps.KindSet && v.leadsBack(member) {
+				return true
+			}
+		}
 	case maps.KindAdjacency:
 		return v.adjacencies[n.Index].locator == v.inside.locator
 	case maps.KindUnresolved:
@@ -387,7 +386,7 @@ func (v *view) choose(next maps.Nexthop, flow uint32) (tunnel, string) {
 func (v *view) tunnel(next maps.Nexthop, exact bool) want {
 	if v.inside != nil {
 		switch {
-		case !exact || next.Flags&maps.FlagHeld == 0:
+		case !v.home && (!exact || next.Flags&maps.FlagHeld == 0):
 			return reason("drop_tunnel_loop")
 		case v.inside.ttl <= 1:
 			return reason("drop_tunnel_ttl")
@@ -399,7 +398,7 @@ func (v *view) tunnel(next maps.Nexthop, exact bool) want {
 	switch {
 	case r != "":
 		return reason(r)
-	case v.inside != nil && v.inside.locator == tun.locator:
+	case v.inside != nil && !v.home && v.inside.locator == tun.locator:
 		return reason("drop_tunnel_back")
 	case v.ip.len > int(tun.mtu):
 		return v.refuse("drop_mtu", next, tun.mtu)
@@ -410,6 +409,9 @@ func (v *view) tunnel(next maps.Nexthop, exact bool) want {
 	x := want{reason: "fwd_encap", locator: tun.locator, out: v.encapsulate(tun, flow, hops)}
 	if v.inside != nil {
 		x.reason = "fwd_reencap"
+		if v.home {
+			x.reason = "fwd_home"
+		}
 	}
 	return v.leave(x, tun.port)
 }

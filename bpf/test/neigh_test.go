@@ -283,3 +283,62 @@ func TestStick(t *testing.T) {
 	w.segment(segment1, s)
 	w.check(t, w.solicit(gatewayLL).bytes(), want{reason: "pass_nd"})
 }
+
+// Of two gateways on a segment the designated one answers and takes what is flooded. Both route what is sent to their MAC.
+func TestStandby(t *testing.T) {
+	w := newWorld(t)
+	w.fill(onLAN)
+	for name, duty := range map[string]maps.Segment{
+		"alone":                {},
+		"designated":           {DesignatedUntil: longTime},
+		"standby":              {Flags: maps.SegmentStandby},
+		"its daemon is silent": {DesignatedUntil: longAgo},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.segments[segment1]
+			s.Flags = maps.SegmentRouter | maps.SegmentForeign | duty.Flags
+			s.DesignatedUntil = duty.DesignatedUntil
+			w.segment(segment1, s)
+			designated := duty.Flags == 0 && duty.DesignatedUntil != longAgo
+			either := func(yes want, no string) want {
+				if designated {
+					return yes
+				}
+				return want{reason: no}
+			}
+			for _, n := range []int{gateway, atB4} {
+				a := w.arpFor(f4(n))
+				w.check(t, a.bytes(), either(a.answer(), "pass_arp"))
+			}
+			for target, flags := range map[netip.Addr]byte{
+				v6.addr(gateway): naRouter | naOverride, gatewayLL: naRouter | naOverride, v6.addr(atB4): naOverride,
+			} {
+				n := w.solicit(target)
+				w.check(t, n.bytes(), either(n.answer(flags), "pass_nd"))
+			}
+			everyFamily(t, func(t *testing.T, f family) {
+				in := w.base(f, atB4)
+				out := w.leaves(t, "fwd_encap", w.tunnelOf(f, atB4), in.ip, 64)
+				w.check(t, in.bytes(), out)
+				for _, flooded := range []mac{strangeMAC, formerMAC} {
+					in.dst = flooded
+					w.check(t, in.bytes(), either(out, "pass_not_ours"))
+				}
+			})
+		})
+	}
+}
+
+// Another gateway that looks for a host hears nothing of hosts elsewhere; it may ask for the gateway's address.
+func TestSiblingAsks(t *testing.T) {
+	w := newWorld(t)
+	w.fill(onLAN)
+	w.station(segment1, hostMAC(asker), maps.MACGateway)
+	w.check(t, w.arpFor(f4(atB4)).bytes(), want{reason: "pass_arp"})
+	w.check(t, w.solicit(v6.addr(atB4)).bytes(), want{reason: "pass_nd"})
+	a := w.arpFor(f4(gateway))
+	w.check(t, a.bytes(), a.answer())
+	in := w.base(v4, atB4)
+	in.dst = hostMAC(asker) // what is sent to it is its own
+	w.check(t, in.bytes(), want{reason: "pass_not_ours"})
+}

@@ -14,7 +14,7 @@ import (
 )
 
 // twin is the program as it is while somebody traces, over the tables of a world: what it does to a packet must be the same, and what it
-// tells must be true. Every golden packet goes through both.
+// tells must be true. Every golden packet goes through both, but where ROAM_TWINS is "few": there, those of two ports do.
 type twin struct {
 	objects *maps.Objects
 	ring    *maps.Traces

@@ -27,7 +27,11 @@ func TestVerifier(t *testing.T) {
 		{"default", maps.Options{}},
 		{"dry", maps.Options{Dry: true}},
 		{"traced", maps.Options{Trace: true}},
+		{"egress", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Egress, t.SourceCheck = true, maps.SourceStrict })}},
 		{"bridging", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Bridging, t.KeepTTL = true, true })}},
+		{"bridging, egress, strict", maps.Options{Tune: tuned(func(t *maps.Tune) {
+			t.Bridging, t.KeepTTL, t.Egress, t.SourceCheck = true, true, true, maps.SourceStrict
+		})}},
 	} {
 		variant.options.Hosts, variant.options.Stats = hosts, true
 		start := time.Now()

@@ -177,6 +177,13 @@ func (w *world) prefix(tenant uint16, p netip.Prefix, id uint32) {
 	w.prefixes[prefix{tenant, p}] = id
 }
 
+func (w *world) noPrefix(tenant uint16, p netip.Prefix) {
+	if err := w.tries.Delete(tenant, p); err != nil {
+		panic(err)
+	}
+	delete(w.prefixes, prefix{tenant, p})
+}
+
 func (w *world) nexthop(id uint32, n maps.Nexthop) {
 	put(w.objects.Nexthops, id, n)
 	w.nexthops[id] = n

@@ -25,8 +25,9 @@ type file struct {
 	Templating              struct{ List []struct{ Name, Type string } }
 	Annotations             struct {
 		List []struct {
-			Datasource ref
-			Target     target
+			Datasource              ref
+			Target                  target
+			TitleFormat, TextFormat string
 		}
 	}
 	Panels []onePanel
@@ -94,6 +95,12 @@ func lint(f file) (findings []string) {
 	for _, a := range f.Annotations.List {
 		findings = append(findings, a.Datasource.lint("annotation")...)
 		findings = append(findings, lintExpr("annotation", a.Target.Expr)...)
+		for _, text := range []string{a.TitleFormat, a.TextFormat} {
+			if text == "" {
+				say("an annotation does not say what happened")
+			}
+			findings = append(findings, lintLegend("annotation", target{Expr: a.Target.Expr, LegendFormat: text})...)
+		}
 	}
 	titles, ids := map[string]bool{}, map[int]bool{}
 	var placed []onePanel
@@ -275,6 +282,25 @@ func metricNames() map[string]bool {
 		names[exported.FindStringSubmatch(d.String())[1]] = true
 	}
 	return names
+}
+
+// TestEveryMetricIsShown: what the daemon tells Prometheus, some panel tells its reader.
+func TestEveryMetricIsShown(t *testing.T) {
+	shown := map[string]bool{}
+	for _, d := range dashboards {
+		for _, p := range d.panels {
+			for _, q := range p.queries {
+				for _, name := range regexp.MustCompile(`roam_[a-z_]+`).FindAllString(q.expr, -1) {
+					shown[name], shown[histogramPart.ReplaceAllString(name, "")] = true, true
+				}
+			}
+		}
+	}
+	for name := range metricNames() {
+		if !shown[name] {
+			t.Errorf("%s is on no panel", name)
+		}
+	}
 }
 
 // The linter finds what it is there to find.

@@ -75,8 +75,9 @@ func (d dashboard) variables() []object {
 // annotation marks what may explain a bend in a curve.
 var annotation = object{
 	"name": "Events", "enable": true, "iconColor": "orange", "datasource": source,
+	"titleFormat": "{{kind}}", "textFormat": "{{instance}}: roamctl events --kind {{kind}} says why", "tagKeys": "kind,instance",
 	"target": object{
-		"refId": "events", "expr": `sum by (instance, kind) (increase(roam_events_total{instance=~"$instance",kind=~"locator_down|port_down|source_down|reload|growth|upgrade"}[$__rate_interval])) > 0`,
+		"refId": "events", "expr": `sum by (instance, kind) (increase(roam_events_total{instance=~"$instance",kind=~"locator_down|mtu_hole|port_down|source_down|conflict|frozen|reload|reload_failed|growth|growth_failed|upgrade"}[$__rate_interval])) > 0`,
 	},
 }
 

@@ -76,6 +76,10 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	live, err := os.ReadFile("../../lab/test/observe_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	times := map[string]int{}
 	for _, m := range tested.FindAllStringSubmatch(string(text), -1) {
 		times[m[1]]++
@@ -95,6 +99,9 @@ func TestAlerts(t *testing.T) {
 		}
 		if times[r.Alert] < 2 {
 			t.Errorf("%s: alerts_test.yaml does not show that it fires and that it clears", r.Alert)
+		}
+		if !strings.Contains(string(live), `"`+r.Alert+`"`) {
+			t.Errorf("%s: lab/test/observe_test.go does not bring it about", r.Alert)
 		}
 	}
 }

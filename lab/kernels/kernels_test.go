@@ -81,7 +81,7 @@ func testsIn(t *testing.T, g *lab.Guest, binary string, args ...string) (p passe
 	t.Helper()
 	const limit = 8 * time.Minute
 	script := fmt.Sprintf(`
-export ROAM_PACKETS=%d
+export ROAM_PACKETS=%d ROAM_TWINS=few
 %s -test.v -test.timeout %v '%s' >/tmp/log 2>&1
 status=$?
 grep -c '^ *--- PASS' /tmp/log

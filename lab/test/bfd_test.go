@@ -125,7 +125,8 @@ func TestLocatorLost(t *testing.T) {
 		t.Errorf("the event: %+v", down)
 	}
 	if text := metrics(t, gw1); !strings.Contains(text, `roam_locator_up{locator="192.0.2.2"} 0`) ||
-		!strings.Contains(text, `roam_locator_up{locator="198.18.0.2"} 1`) {
+		!strings.Contains(text, `roam_locator_up{locator="198.18.0.2"} 1`) ||
+		!strings.Contains(text, `roam_session_up{local="192.0.2.1",neighbor="192.0.2.2",protocol="bfd"} 0`) {
 		t.Errorf("metrics:\n%s", text)
 	}
 	progress(list, 20)

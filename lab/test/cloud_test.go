@@ -38,7 +38,7 @@ func TestCloudFabric(t *testing.T) {
 	}
 	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, h12})
 
-	list := talk(s, h11, h12)
+	list := chat(s, h11, h12)
 	c.API.Break(true)
 	c.Plug(h11)
 	for _, ip := range h11.IPs() {
@@ -100,7 +100,7 @@ func TestCloudFabric(t *testing.T) {
 
 	// And once more, with nothing out of order.
 	wire := s.Switch.Capture("fabric-wan", "udp port 4789")
-	list = talk(s, h11, h12)
+	list = chat(s, h11, h12)
 	c.Plug(h11)
 	for _, ip := range h11.IPs() {
 		gwc.MustCtl("host", "move", ip.String(), "--to", lab.CloudSite)
@@ -115,8 +115,8 @@ func TestCloudFabric(t *testing.T) {
 	translated(t, wire)
 }
 
-// talk starts streams between two hosts, both ways in both families, and waits until they run.
-func talk(s *lab.Sites, a, b *lab.Host) []*lab.Flow {
+// chat starts streams between two hosts, both ways in both families, and waits until they run.
+func chat(s *lab.Sites, a, b *lab.Host) []*lab.Flow {
 	s.Helper()
 	var list []*lab.Flow
 	for i := range 2 {

@@ -72,6 +72,10 @@ func TestObserve(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{})
 	third := s.Third(s.H("h11"))
 	p := s.Prometheus(hurried(t, s.Dir)...)
+	for _, g := range s.GW {
+		g.Config.BFD = "{interval: 300ms, multiplier: 3}"
+		g.Config.Hook = "/bin/true"
+	}
 	s.Up()
 	gw1, gw2, h11, h12, h21 := s.GW[lab.DC1], s.GW[lab.DC2], s.H("h11"), s.H("h12"), s.H("h21")
 	reach(t, s, [2]*lab.Host{h12, h21}, [2]*lab.Host{h21, h11})
@@ -150,6 +154,15 @@ func TestObserve(t *testing.T) {
 		p.AwaitAlert(gw2, name, false)
 	}
 	p.AwaitAlert(gw1, "RoamMoveOutageLong", false)
+	s.Until(20*time.Second, "both gateways are seen for a while", func() error {
+		seen, err := p.Range("count_over_time(roam_scrape_success[6s]) >= 5", time.Now())
+		for _, one := range seen {
+			if last := one.Points[len(one.Points)-1][0]; err == nil && time.Since(time.Unix(int64(last), 0)) > 2*time.Second {
+				err = fmt.Errorf("%v is not", one.Labels)
+			}
+		}
+		return err
+	})
 	dashboardsHaveData(t, p, gw1.Config.Metrics)
 }
 
@@ -197,10 +210,10 @@ func dashboardsHaveData(t *testing.T, p *lab.Prometheus, one string) {
 			}
 			return series
 		}
-		for _, a := range d.Annotations.List {
-			find("annotation", a.Target.Expr)
-		}
 		page := drawing{from: float64(p.Started.Unix()), to: float64(until.Unix())}
+		for _, a := range d.Annotations.List {
+			page.mark(find("annotation", a.Target.Expr))
+		}
 		page.begin(d.Title, d.Panels)
 		for _, panel := range d.Panels {
 			var curves []curve
@@ -217,4 +230,59 @@ func dashboardsHaveData(t *testing.T, p *lab.Prometheus, one string) {
 		}
 	}
 	t.Logf("%d queries of %d dashboards found data", queries, len(files))
+}
+
+// TestObserveScarcity is the rest of the alerts: of what runs short, and of what the kernel refuses. Each fires and clears.
+func TestObserveScarcity(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{})
+	for _, g := range s.GW {
+		g.Config.Probe = "{full_size_interval: 1s}"
+	}
+	p := s.Prometheus(hurried(t, s.Dir)...)
+	s.Up()
+	gw1, gw2 := s.GW[lab.DC1], s.GW[lab.DC2]
+	reach(t, s, [2]*lab.Host{s.H("h12"), s.H("h21")})
+
+	t.Log("a port in generic mode, a neighbor that does not answer, a switch that carries less than it should")
+	good := gw1.Config
+	gw1.Config.Mode = "generic"
+	gw1.Config.BGP = &lab.BGP{ASN: 65001, Neighbors: []string{"{address: 192.0.2.9, asn: 65002}"}}
+	gw1.WriteConfig()
+	gw1.MustCtl("reload")
+	s.Switch.IP("link set gw2-wan mtu 1400")
+	for _, name := range []string{"RoamPortGeneric", "RoamSessionDown", "RoamMTUHole"} {
+		p.AwaitAlert(gw1, name, true)
+	}
+	gw1.Config = good
+	gw1.WriteConfig()
+	gw1.MustCtl("reload")
+	s.Switch.IP("link set gw2-wan mtu 2000")
+	for _, name := range []string{"RoamPortGeneric", "RoamSessionDown", "RoamMTUHole"} {
+		p.AwaitAlert(gw1, name, false)
+	}
+
+	t.Log("the kernel refuses the daemon every access to its tables")
+	trace := gw2.Namespace.Start("strace", "-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(gw2.Daemon.PID()), "-e", "trace=bpf", "-e", "inject=bpf:error=EPERM")
+	p.AwaitAlert(gw2, "RoamScrapeIncomplete", true)
+	gw2.Config.Hosts *= 2
+	gw2.WriteConfig()
+	_, _ = gw2.Ctl("reload")
+	awaitEvent(s, gw2, "growth_failed", "hosts")
+	p.AwaitAlert(gw2, "RoamHostTableNotGrowing", true) // what can be read is shown
+	trace.Kill()
+	for _, name := range []string{"RoamScrapeIncomplete", "RoamHostTableNotGrowing"} {
+		p.AwaitAlert(gw2, name, false)
+	}
+
+	t.Log("more tunnel ends than the table of 4096 holds")
+	var list strings.Builder
+	for i := range 4200 {
+		fmt.Fprintf(&list, `{"prefix": "10.66.%d.%d/32", "via": ["100.64.%d.%d"]}`+"\n", i/256, i%256, i/256, i%256)
+	}
+	gw2.MustCtl("route", "import", "--format", "jsonl", fileOf(t, list.String()))
+	p.AwaitAlert(gw2, "RoamTableNearlyFull", true)
+	p.AwaitAlert(gw2, "RoamSinkBehind", true)
+	gw2.MustCtl("route", "flush")
+	p.AwaitAlert(gw2, "RoamTableNearlyFull", false)
+	p.AwaitAlert(gw2, "RoamSinkBehind", false)
 }

@@ -17,6 +17,20 @@ import (
 type drawing struct {
 	strings.Builder
 	from, to float64 // seconds of the run
+	events   []float64
+}
+
+// mark notes when what an annotation found began.
+func (d *drawing) mark(found []lab.Series) {
+	for _, s := range found {
+		before := math.Inf(-1)
+		for _, p := range s.Points {
+			if p[0]-before > 1.5 {
+				d.events = append(d.events, p[0])
+			}
+			before = p[0]
+		}
+	}
 }
 
 const (
@@ -53,6 +67,7 @@ func (d *drawing) begin(title string, panels []shownPanel) {
 	fmt.Fprintf(d, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n",
 		24*cellWidth, bottom*cellHeight+30)
 	fmt.Fprintf(d, `<rect width="100%%" height="100%%" fill="#f4f5f5"/><text x="8" y="20" font-size="15">%s</text>`+"\n", html.EscapeString(title))
+	d.text(float64(24*cellWidth-150), 20, "#ff780a", "dashed: what happened")
 }
 
 func (d *drawing) panel(p shownPanel, curves []curve) {
@@ -93,21 +108,23 @@ func (d *drawing) x(at, w float64) float64 { return 55 + (w-65)*(at-d.from)/(d.t
 
 func (d *drawing) lines(curves []curve, w, h float64, unit string) {
 	legend := 14 * float64(min(perPanel, len(curves))+1) / 2
-	top, bottom := 26.0, h-legend-8
+	top, bottom := 26.0, h-legend-20
 	high := 0.0
 	for _, c := range curves {
 		for _, p := range c.Points {
 			high = max(high, p[1])
 		}
 	}
-	if high == 0 {
-		high = 1
+	high = round(high, unit)
+	for _, at := range d.events {
+		fmt.Fprintf(d, `<path d="M%.1f %.0fV%.1f" stroke="#ff780a" stroke-opacity="0.5" stroke-dasharray="2 3"/>`, d.x(at, w), top, bottom)
 	}
 	for i := range 3 {
 		y := bottom - (bottom-top)*float64(i)/2
 		fmt.Fprintf(d, `<path d="M55 %.1fH%.0f" stroke="#eee"/>`, y, w-10)
 		d.text(4, y+4, "#666", value(high*float64(i)/2, unit))
 	}
+	d.seconds(bottom+12, w)
 	for i, c := range curves {
 		color, before := colors[i%len(colors)], math.Inf(-1)
 		var path strings.Builder
@@ -121,9 +138,30 @@ func (d *drawing) lines(curves []curve, w, h float64, unit string) {
 		}
 		fmt.Fprintf(d, `<path d="%s" fill="none" stroke="%s" stroke-width="1.5" stroke-linecap="round"/>`, path.String(), color)
 		if i < perPanel {
-			d.text(8+w/2*float64(i%2), bottom+18+14*float64(i/2), color, html.EscapeString(c.name))
+			d.text(8+w/2*float64(i%2), bottom+28+14*float64(i/2), color, html.EscapeString(c.name))
 		}
 	}
+}
+
+// seconds writes below a panel how long the run has lasted there.
+func (d *drawing) seconds(y, w float64) {
+	for at := 0.0; at < d.to-d.from; at += 10 {
+		d.text(d.x(d.from+at, w)-6, y, "#999", fmt.Sprintf("%.0f s", at))
+	}
+}
+
+// round is the next number up that is easy to halve: 1, 2 or 5 and zeros.
+func round(high float64, unit string) float64 {
+	if high <= 0 || unit == "percentunit" && high > 0.5 {
+		return 1
+	}
+	power := math.Pow(10, math.Floor(math.Log10(high)))
+	for _, digit := range []float64{1, 2, 5} {
+		if digit*power >= high {
+			return digit * power
+		}
+	}
+	return 10 * power
 }
 
 // states draws a bar for each curve, red where it is 0.
@@ -136,7 +174,8 @@ func (d *drawing) states(curves []curve, w float64) {
 			if p[1] == 0 {
 				color = "#e02f44"
 			}
-			fmt.Fprintf(d, `<rect x="%.1f" y="%.0f" width="%.1f" height="8" fill="%s"/>`, d.x(p[0], w), y+5, (w-65)/(d.to-d.from)+0.5, color)
+			x := d.x(p[0], w)
+			fmt.Fprintf(d, `<rect x="%.1f" y="%.0f" width="%.1f" height="7" fill="%s"/>`, x, y+7, max(0, min(d.x(p[0]+1, w)+0.5, w-10)-x), color)
 		}
 	}
 }

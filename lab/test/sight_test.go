@@ -131,8 +131,8 @@ func TestSilentHost(t *testing.T) {
 	}
 }
 
-// TestScan: somebody asks for every address of a /16. What the gateway asks in turn stays bounded, as does what it remembers, and a
-// host that shows itself meanwhile is found at once.
+// TestScan: somebody asks for every address of a /16. What the data path reports of it is rationed by who asks, and in all where many ask; what
+// the gateway asks in turn stays bounded, as does what it remembers, and a host that shows itself meanwhile is found at once.
 func TestScan(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
 	gw1, h11, h12 := s.GW[lab.DC1], s.H("h11"), s.H("h12")
@@ -156,4 +156,36 @@ func TestScan(t *testing.T) {
 	if asked > 300 || after-before > 16<<20 {
 		t.Errorf("%d neighbours, %d KiB more", asked, (after-before)>>10)
 	}
+	wanted := rationed(t, gw1, start, 0, 50, 20)
+	start = time.Now()
+	for i := range 64 {
+		asker := *h12
+		asker.IP4 = netip.AddrFrom4([4]byte{10, 1, 250, byte(i)})
+		asker.AskAll(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24))
+	}
+	rationed(t, gw1, start, wanted, 400, 200)
+	last, _ := gw1.Memory()
+	if last-before > 16<<20 {
+		t.Errorf("%d KiB more", (last-before)>>10)
+	}
+}
+
+// rationed checks how many addresses were reported as wanted since start, when there were so many: at least those that may be at once, and no more
+// than the ration. It returns how many there are.
+func rationed(t *testing.T, g *lab.Gateway, start time.Time, before, burst, rate int) (total int) {
+	t.Helper()
+	text, _ := g.Scrape()
+	most := burst + burst/10 + int(float64(rate)*time.Since(start).Seconds()) // two CPUs may both take the last of a ration
+	for line := range strings.Lines(text) {
+		if count, ok := strings.CutPrefix(line, `roam_sightings_total{kind="wanted"} `); ok {
+			if _, err := fmt.Sscan(count, &total); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d addresses reported as wanted, of at most %d", total-before, most)
+	if n := total - before; n < burst || n > most {
+		t.Errorf("%d addresses were reported as wanted, the ration is %d at once and %d a second", n, burst, rate)
+	}
+	return total
 }

@@ -44,6 +44,8 @@ type Claim struct {
 type Mobility struct {
 	State string    // here, probing, leaving, away, held, conflict, frozen, sticky, learning
 	Until time.Time // of a frozen host: when it recovers, zero for by hand
+
+	Designated string // the gateway that answers on its segment, of a host here that is looked up
 }
 
 // Filter chooses among claims; zero fields choose everything.
@@ -83,6 +85,8 @@ type Operator interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	// Clear frees a host that is frozen; false if it is not.
 	Clear(key route.Key) bool
+	// Drain takes this gateway out of service, or puts it back. The same word again changes nothing.
+	Drain(out bool)
 }
 
 // Names translates between what people say and numbers.

@@ -142,6 +142,11 @@ func (c *Client) Clear(ctx context.Context, host Clear) error {
 	return c.post(ctx, "/v1/hosts/clear", host, nil)
 }
 
+// Drain takes the gateway out of service, or puts it back.
+func (c *Client) Drain(ctx context.Context, out bool) error {
+	return c.post(ctx, "/v1/gateway/drain", Drain{Drained: out}, nil)
+}
+
 // RoutesQuery chooses among routes; zero fields choose everything.
 type RoutesQuery struct {
 	Tenant, Source, Site string

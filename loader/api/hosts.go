@@ -52,6 +52,7 @@ func (s *Server) host(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	h := hostOf(s.route(&claims[0], make(links)), claims[0].Mobility)
+	h.Designated = claims[0].Mobility.Designated
 	for _, e := range s.backend.Since(0).Events {
 		if e.Subject == a.String() && e.Tenant == h.Tenant {
 			h.History = append(h.History, Event(e))

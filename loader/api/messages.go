@@ -34,15 +34,37 @@ func (e *Error) Error() string { return e.Message }
 
 // Status answers GET /v1/status.
 type Status struct {
-	Version       string       `json:"version"`
-	Site          string       `json:"site"`
-	PID           int          `json:"pid"`
-	UptimeSeconds float64      `json:"uptime_seconds"`
-	Ports         List[Port]   `json:"ports"`
-	Tables        List[Table]  `json:"tables"`
-	Sources       List[Source] `json:"sources"`
-	Tenants       List[Tenant] `json:"tenants"`
-	Warnings      List[string] `json:"warnings"`
+	Version       string        `json:"version"`
+	Site          string        `json:"site"`
+	PID           int           `json:"pid"`
+	UptimeSeconds float64       `json:"uptime_seconds"`
+	Ports         List[Port]    `json:"ports"`
+	Tables        List[Table]   `json:"tables"`
+	Sources       List[Source]  `json:"sources"`
+	Tenants       List[Tenant]  `json:"tenants"`
+	Segments      List[Segment] `json:"segments"`
+	Warnings      List[string]  `json:"warnings"`
+}
+
+// Segment says which gateway answers on a segment.
+type Segment struct {
+	Name         string               `json:"name"`
+	Tenant       string               `json:"tenant"`
+	Interface    string               `json:"interface"`
+	State        string               `json:"state"`         // of this gateway: designated, standby, listening, down
+	SinceSeconds float64              `json:"since_seconds"` // in that state
+	Gateways     List[SegmentGateway] `json:"gateways"`      // that are heard, this one first; none where there is no election
+}
+
+// SegmentGateway is a gateway on a segment.
+type SegmentGateway struct {
+	MAC        string     `json:"mac"`              // of its port
+	Address    netip.Addr `json:"address,omitzero"` // its own
+	Site       string     `json:"site"`
+	Rank       string     `json:"rank"` // ready, starting, isolated, cut off, leaving
+	Priority   uint8      `json:"priority"`
+	Designated bool       `json:"designated"`
+	Own        bool       `json:"own"`
 }
 
 // Port is an interface, or one VLAN of it, that the data path works on.
@@ -197,6 +219,7 @@ type Host struct {
 	Source     string     `json:"source"`
 	Sequence   uint32     `json:"sequence"`
 	Pinned     bool       `json:"pinned"`
+	Designated string     `json:"designated,omitempty"` // of a single host here: the gateway that answers on its segment
 	AgeSeconds float64    `json:"age_seconds"`
 	History    []Event    `json:"history,omitempty"` // of a single host: what the log of events still has of it, oldest first
 }
@@ -205,6 +228,11 @@ type Host struct {
 type Clear struct {
 	Address netip.Addr `json:"address"`
 	Tenant  string     `json:"tenant,omitempty"`
+}
+
+// Drain is the body of POST /v1/gateway/drain, and its answer.
+type Drain struct {
+	Drained bool `json:"drained"`
 }
 
 // Move is the body of POST /v1/hosts/move.

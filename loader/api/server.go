@@ -107,6 +107,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/hosts/{host}":   s.host,
 		"POST /v1/hosts/move":    s.move,
 		"POST /v1/hosts/clear":   s.clear,
+		"POST /v1/gateway/drain": s.drain,
 		"/": func(_ http.ResponseWriter, r *http.Request) error {
 			return &Error{Message: fmt.Sprintf("nothing answers %s %s", r.Method, r.URL.Path), Hint: "docs/openapi.yaml lists what does", Status: 404}
 		},

@@ -107,6 +107,7 @@ type Segment struct {
 	Subnets   []netip.Prefix // at least one, masked
 	Gateway   Gateway
 	Mobility  Mobility
+	Home      string // the site to which the subnets belong, "" for none
 	Egress    Egress
 	DHCPRelay []netip.Addr
 }
@@ -148,6 +149,7 @@ type Gateway struct {
 	ForeignMACs  []route.MAC  // of gateways that stood here before
 	KeepTTL      bool         // between hosts of one subnet no TTL is taken
 	Advertise    bool         // router advertisements are sent
+	Election     *Election    // nil: this gateway answers whoever else does
 }
 
 // Mobility says how a segment's hosts may move.
@@ -169,28 +171,6 @@ type Freeze struct {
 type Probe struct {
 	Interval time.Duration
 	Lost     int
-}
-
-// EgressMode says where packets of moved hosts leave towards the rest of the network.
-type EgressMode string
-
-// The egress modes of the contract.
-const (
-	EgressLocal EgressMode = "local"  // at the site where the host is
-	EgressHome  EgressMode = "home"   // at the site the subnet belongs to
-	EgressList  EgressMode = "routes" // as listed in Egress.Routes
-)
-
-// Egress is the policy for traffic to addresses outside all segments.
-type Egress struct {
-	Mode   EgressMode
-	Routes []EgressRoute // with EgressList
-}
-
-// EgressRoute sends one destination prefix out at one site.
-type EgressRoute struct {
-	Prefix netip.Prefix
-	Via    string // a site or an address
 }
 
 // Sources are the origins of routes that the configuration names.

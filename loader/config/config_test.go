@@ -22,6 +22,8 @@ var (
 	prefix = netip.MustParsePrefix
 )
 
+var usualElection = &config.Election{Priority: 100, Interval: 150 * time.Millisecond, Multiplier: 3, Preempt: 10 * time.Second}
+
 func mac(s string) route.MAC {
 	m, err := route.ParseMAC(s)
 	if err != nil {
@@ -76,7 +78,8 @@ func TestMinimal(t *testing.T) {
 				Subnets: []netip.Prefix{prefix("10.1.0.0/24")},
 				Gateway: config.Gateway{
 					Role: config.RoleDefault, Addresses: []netip.Addr{addr("10.1.0.1")},
-					MAC: c.Tenants[0].Segments[0].Gateway.MAC,
+					MAC:      c.Tenants[0].Segments[0].Gateway.MAC,
+					Election: usualElection,
 				},
 				Mobility: config.Mobility{
 					Freeze: config.Freeze{Moves: 5, Window: 3 * time.Minute},
@@ -155,6 +158,7 @@ func TestReference(t *testing.T) {
 					Routers:      []netip.Addr{addr("10.1.0.254")},
 					ForeignMACs:  []route.MAC{mac("00:50:56:aa:bb:cc")},
 					Advertise:    true,
+					Election:     usualElection,
 				},
 				Mobility: config.Mobility{
 					Freeze: config.Freeze{Moves: 5, Window: 3 * time.Minute, Recover: 30 * time.Minute},
@@ -162,7 +166,12 @@ func TestReference(t *testing.T) {
 					Probe:  config.Probe{Interval: time.Second, Lost: 3},
 					Allow:  []netip.Prefix{prefix("10.1.0.0/25")},
 				},
-				Egress:    config.Egress{Mode: config.EgressLocal},
+				Home: "dc1",
+				Egress: config.Egress{Mode: config.EgressList, Routes: []config.EgressRoute{
+					{Prefix: prefix("198.51.100.0/24"), Via: "home"},
+					{From: prefix("10.1.0.64/26"), Via: "dc2"},
+					{From: prefix("10.1.0.66/32"), Via: "local"},
+				}},
 				DHCPRelay: []netip.Addr{addr("10.1.0.253")},
 			}},
 		}},

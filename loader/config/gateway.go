@@ -10,12 +10,12 @@ import (
 // gateway reads what hosts see of us. Where the gateway is the default router and no address is given, it takes
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
-	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements")
+	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements", "designated")
 	usual := RoleDefault
 	if s.Access.Mode == ModeFabric {
 		usual = RoleStick
 		f.refuse("the hosts' router is the fabric's own: in mode fabric remove it",
-			"addresses", "mac", "routers", "foreign_macs", "router_advertisements")
+			"addresses", "mac", "routers", "foreign_macs", "router_advertisements", "designated")
 	}
 	g := Gateway{
 		Role:    one(f.get("role"), usual, RoleDefault, RoleStick),
@@ -40,6 +40,9 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 	g.Addresses, g.OwnAddresses, g.Routers = read("addresses"), read("own_addresses"), read("routers")
 	if g.Role == RoleDefault && f.get("addresses").absent() {
 		g.Addresses = s.firstAddresses(f.get("addresses"), used)
+	}
+	if s.Access.Mode != ModeFabric {
+		g.Election = election(f.get("designated"))
 	}
 	g.Advertise = s.advertise(g, f.get("router_advertisements"))
 	g.MAC, _ = f.get("mac").mac()

@@ -100,7 +100,7 @@ func (r *reader) port(v value, p Port) bool {
 }
 
 func (r *reader) segment(c *Config, t *Tenant, v value) Segment {
-	f := v.mapping("name", "l2vni", "access", "subnets", "gateway", "mobility", "egress", "dhcp_relay")
+	f := v.mapping("name", "l2vni", "access", "subnets", "gateway", "mobility", "home", "egress", "dhcp_relay")
 	s := Segment{L2VNI: uint32(f.get("l2vni").number(0, 1, maxVNI))}
 	if s.L2VNI != 0 {
 		f.get("l2vni").unique("VNI", fmt.Sprint(s.L2VNI))
@@ -131,7 +131,8 @@ func (r *reader) segment(c *Config, t *Tenant, v value) Segment {
 	}
 	s.Gateway = r.gateway(t, &s, f.get("gateway"))
 	s.Mobility = mobility(&s, f.get("mobility"))
-	s.Egress = r.egress(c, f.get("egress"))
+	s.Home = r.home(c, f.get("home"))
+	s.Egress = r.egress(c, &s, f.get("egress"))
 	s.DHCPRelay = all(f.get("dhcp_relay"), value.host)
 	return s
 }
@@ -247,28 +248,6 @@ func mobility(in *Segment, v value) Mobility {
 			return p, ok
 		}),
 	}
-}
-
-// egress reads one word, or a list of {prefix, via}.
-func (r *reader) egress(c *Config, v value) Egress {
-	if v.absent() || !v.isList() {
-		e := Egress{Mode: one(v, EgressLocal, EgressLocal, EgressHome)}
-		if e.Mode == EgressHome {
-			v.warn("not acted on yet: packets leave at the site where the host is")
-		}
-		return e
-	}
-	v.warn("not acted on yet: packets leave at the site where the host is")
-	return Egress{Mode: EgressList, Routes: all(v, func(v value) (EgressRoute, bool) {
-		f := v.mapping("prefix", "via")
-		p, ok := f.require("prefix", "name the destination").prefix()
-		at := f.require("via", "name a site or give an address")
-		via, named := at.text()
-		if _, known := c.SiteNamed(via); named && !known {
-			_, named = at.host()
-		}
-		return EgressRoute{Prefix: p, Via: via}, ok && named
-	})}
 }
 
 // validRouteTarget tells whether s is a two-octet AS and four bytes, or a four-octet AS or an IPv4 address and

@@ -36,20 +36,20 @@ type xdpContext struct {
 
 const minFrame = 14 // of a test run: the Ethernet header
 
-// Explain runs the program on a frame as if it arrived at a port. It takes a fresh instance each time, some 100 ms,
+// Explain runs the program on a frame as if it arrived at a port. It takes a fresh instance each time, the better part of a second,
 // so that a trace never shares state with what forwards. Linux before 5.15 cannot say where a packet of a dry run arrives.
 func (g *Gateway) Explain(frame []byte, at PortRef) (Explained, error) {
+	dry, err := g.dryInstance() // not under mu: while the kernel verifies it, routes go on changing
+	if err != nil {
+		return Explained{}, err
+	}
+	defer dry.Close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	slot, ok := g.placed.slots[at]
 	if !ok {
 		return Explained{}, fmt.Errorf("%s is no port of the data path", at)
 	}
-	dry, err := g.dryInstance()
-	if err != nil {
-		return Explained{}, err
-	}
-	defer dry.Close()
 	ctx := xdpContext{DataEnd: uint32(len(frame)), IngressIfindex: g.table.ports.Port(slot).Ifindex}
 	out := make([]byte, len(frame)+maps.HeaderMax+64)
 	run := ebpf.RunOptions{Data: frame, DataOut: out, Context: ctx}

@@ -37,6 +37,9 @@ type Gateway struct {
 	tracer   tracer
 	ways     atomic.Pointer[map[netip.Addr]*Way] // immutable: made anew by each refresh
 
+	duty   sync.Mutex        // of who answers on a segment: guards what follows, and the segments' entries
+	duties map[string]uint16 // indices of segments; never changed once it is here
+
 	fragmenting bool // some way out carries less than some way in
 	fragmentMTU int  // to which oversize packets are cut now
 }

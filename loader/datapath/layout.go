@@ -56,6 +56,9 @@ func (g *Gateway) Set(spec Spec) error {
 	if err := g.table.setSubnets(g.table.wantedSubnets(spec.Tenants)); err != nil {
 		return err
 	}
+	if err := g.table.setEgress(spec.Tenants); err != nil {
+		return err
+	}
 	g.spec = spec
 	if err := g.place(); err != nil {
 		return err
@@ -176,7 +179,7 @@ func (g *Gateway) writeSegments() error {
 					seg.GatewayLl = maps.WireAddress(a)
 				}
 			}
-			if err := g.table.ports.PutSegment(g.placed.segments[s.Name], seg); err != nil {
+			if err := g.putSegment(s, seg); err != nil {
 				return fmt.Errorf("segment %s: %w", s.Name, err)
 			}
 		}

@@ -44,6 +44,7 @@ type TenantSpec struct {
 	VNI      uint32
 	Uplinks  []PortRef
 	Segments []SegmentSpec
+	Egress   []EgressSpec
 }
 
 // PortRef names an interface, or one VLAN of it.
@@ -69,4 +70,5 @@ type SegmentSpec struct {
 	KeepTTL bool         // no TTL is taken between hosts of one subnet
 	Fabric  bool         // a router takes everything behind the port: no host there asks us, none shows itself
 	NextHop route.MAC    // of a fabric: that router's
+	Elected bool         // the gateways on the segment elect the one that answers: see SetDuty
 }

@@ -11,25 +11,30 @@ import (
 )
 
 // stations are the MACs of which the data path must know whose they are: of hosts and routers here, to whom frames are
-// left, and of foreign gateways, whose frames are routed as if they were ours.
+// left, of the other gateways of a segment, and of foreign gateways, whose frames are routed as if they were ours.
 type stations struct {
-	table   *ebpf.Map
-	here    map[maps.MACKey]bool
-	foreign map[maps.MACKey]bool
+	table    *ebpf.Map
+	here     map[maps.MACKey]bool
+	gateways map[maps.MACKey]bool
+	foreign  map[maps.MACKey]bool
 }
 
 func newStations(table *ebpf.Map) *stations {
-	return &stations{table: table, here: map[maps.MACKey]bool{}, foreign: map[maps.MACKey]bool{}}
+	return &stations{table: table, here: map[maps.MACKey]bool{}, gateways: map[maps.MACKey]bool{}, foreign: map[maps.MACKey]bool{}}
 }
 
 // set notes that a station is on a segment here, or no longer.
 func (s *stations) set(key maps.MACKey, present bool) error {
-	if present {
-		s.here[key] = true
-	} else {
-		delete(s.here, key)
-	}
+	note(s.here, key, present)
 	return s.write(key)
+}
+
+func note(list map[maps.MACKey]bool, key maps.MACKey, present bool) {
+	if present {
+		list[key] = true
+	} else {
+		delete(list, key)
+	}
 }
 
 // setForeign makes these, and no others, the foreign gateways' MACs.
@@ -52,6 +57,8 @@ func (s *stations) write(key maps.MACKey) error {
 	switch {
 	case s.foreign[key]:
 		err = s.table.Put(key, maps.MACForeign)
+	case s.gateways[key]:
+		err = s.table.Put(key, maps.MACGateway)
 	case s.here[key]:
 		err = s.table.Put(key, maps.MACHere)
 	default:
@@ -72,7 +79,7 @@ func (s *stations) dropStale() error {
 	var stale []maps.MACKey
 	it := s.table.Iterate()
 	for it.Next(&key, &kind) {
-		if !s.here[key] && !s.foreign[key] {
+		if !s.here[key] && !s.gateways[key] && !s.foreign[key] {
 			stale = append(stale, key)
 		}
 	}
@@ -88,6 +95,15 @@ func (g *Gateway) SetMAC(segment uint16, mac route.MAC, present bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.stations.set(maps.MACKey{Mac: mac, Segment: segment}, present)
+}
+
+// SetSibling notes that another gateway has this MAC on a segment here, or no longer.
+func (g *Gateway) SetSibling(segment uint16, mac route.MAC, present bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key := maps.MACKey{Mac: mac, Segment: segment}
+	note(g.stations.gateways, key, present)
+	return g.stations.write(key)
 }
 
 // placeForeign writes the foreign gateways' MACs of every segment.

@@ -31,6 +31,7 @@ type table struct {
 	remotes  remotes
 	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
 	subnets  map[entryKey]uint32 // of segments; their spaces are SpaceSubnets and a tenant's
+	egress   egress
 	stale    map[entryKey]struct{}
 }
 
@@ -45,7 +46,7 @@ func openTable(o *maps.Objects, hosts *maps.Hosts, log *slog.Logger) (*table, er
 	t := &table{
 		log: log, hosts: hosts, prefixes: maps.OpenPrefixes(o),
 		own: map[netip.Addr]bool{}, known: map[uint16]bool{},
-		reserved: map[entryKey]uint32{}, subnets: map[entryKey]uint32{}, stale: map[entryKey]struct{}{},
+		reserved: map[entryKey]uint32{}, subnets: map[entryKey]uint32{}, egress: egress{}, stale: map[entryKey]struct{}{},
 		tenants: tenants{hosts: hosts, spaces: map[uint32]uint16{}, ids: map[route.TenantID]uint16{}},
 		bridges: bridges{hosts: hosts, segments: map[uint32]uint16{}},
 	}
@@ -81,7 +82,7 @@ func (t *table) close() error {
 
 // adopt counts the references of what is there, and removes what names a next hop that is not.
 func (t *table) adopt() error {
-	var broken []entryKey
+	var broken, lost []entryKey
 	see := func(space uint16, prefix netip.Prefix, id uint32) bool {
 		key := entryKey{space, prefix}
 		if !t.nexthops.Hold(id) {
@@ -107,11 +108,18 @@ func (t *table) adopt() error {
 		return true
 	})
 	err := t.prefixes.Each(func(space uint16, prefix netip.Prefix, id uint32) bool {
-		if space >= maps.SpaceSubnets {
-			t.subnets[entryKey{space, prefix}] = id
-			return true
+		key := entryKey{space, prefix}
+		switch {
+		case space >= maps.SpaceWays && !t.nexthops.Hold(id):
+			lost = append(lost, key)
+		case space >= maps.SpaceEgress:
+			t.egress[key] = id
+		case space >= maps.SpaceSubnets:
+			t.subnets[key] = id
+		default:
+			return see(space, prefix, id)
 		}
-		return see(space, prefix, id)
+		return true
 	})
 	if err != nil {
 		return err
@@ -119,6 +127,11 @@ func (t *table) adopt() error {
 	for _, key := range broken {
 		t.log.Warn("removing a pinned route whose next hop is gone", "prefix", key.prefix)
 		if err := t.remove(key); err != nil {
+			return err
+		}
+	}
+	for _, key := range lost {
+		if err := t.prefixes.Delete(key.space, key.prefix); err != nil {
 			return err
 		}
 	}

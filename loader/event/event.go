@@ -32,6 +32,8 @@ const (
 	LocatorDown  Kind = "locator_down"  // and no longer
 	MTUHole      Kind = "mtu_hole"      // a size that the way to a tunnel end should carry gets lost
 	MTUHealed    Kind = "mtu_healed"    // and no longer
+	Designated   Kind = "designated"    // this gateway answers on a segment
+	Standby      Kind = "standby"       // another one does
 	PortUp       Kind = "port_up"       // the program runs on a port
 	PortDown     Kind = "port_down"     // and no longer
 	SourceUp     Kind = "source_up"     // an origin of routes reports
@@ -49,7 +51,7 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, PortUp, PortDown, SourceUp, SourceDown, Hook, HookFailed, Reload, ReloadFailed, Growth,
+	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, Designated, Standby, PortUp, PortDown, SourceUp, SourceDown, Hook, HookFailed, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 

@@ -123,6 +123,7 @@ type Source struct {
 	replaced bool // segments are new
 	forget   []leave
 	resolve  []entry
+	shared   []entry              // hosts that another gateway of our site announces, and that are not known here
 	departed map[departure]uint32 // stations that others announce, with what sequence
 	adopt    map[entry]uint32     // hosts that another gateway of our site announces, with what sequence
 	here     map[route.Key]entry  // the hosts that are claimed
@@ -150,6 +151,7 @@ type Source struct {
 	suspended  map[entry]struct{}
 	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
 	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
+	theirs     []entry             // hosts of another gateway of our site: to be looked for here, too
 	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
 	dumped     bool                // once at least
 	ticks      int
@@ -172,6 +174,7 @@ type neighbour struct {
 type port struct {
 	Segment
 	local route.Local
+	down  bool // it has no carrier
 }
 
 type station struct {
@@ -333,7 +336,8 @@ func (s *Source) locate(tenant route.TenantID, addr netip.Addr) (entry, error) {
 
 // Apply implements route.Sink: hosts that live elsewhere now are forgotten, with all addresses of their MAC, and hosts
 // that were said to be here (moved by hand) are resolved. A host that another gateway of our site announces is shared:
-// its sequence becomes ours. Apply only takes notes; Run acts on them.
+// its sequence becomes ours; one that it announces and that is not known here is looked for: it may be behind both. Apply only takes
+// notes; Run acts on them.
 func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 	notes := false
 	s.mu.Lock()
@@ -343,6 +347,8 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 		case d.Via != nil && d.Site == s.site && s.site != "":
 			if e, ok := s.here[d.Key]; ok {
 				s.adopt[e], notes = d.Sequence, true
+			} else if e, err := s.locate(d.Tenant, d.Prefix.Addr()); err == nil && d.Host() {
+				s.shared, notes = append(s.shared, e), true
 			}
 		case d.Via != nil:
 			if e, ok := s.here[d.Key]; ok {
@@ -439,6 +445,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 			s.heed(g)
 		case <-ticker.C:
 			s.askAgain()
+			s.findTheirs()
 			s.askHints()
 			s.thaw()
 			err = s.report(ctx, to, s.findLost())
@@ -461,7 +468,8 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 func (s *Source) attend() (changes []route.Change) {
 	s.mu.Lock()
 	forget, resolve, departed, adopt, replaced := s.forget, s.resolve, s.departed, s.adopt, s.replaced
-	s.forget, s.resolve, s.replaced = nil, nil, false
+	s.theirs = append(s.theirs, s.shared...)
+	s.forget, s.resolve, s.shared, s.replaced = nil, nil, nil, false
 	s.departed, s.adopt = make(map[departure]uint32), make(map[entry]uint32)
 	s.mu.Unlock()
 	forget = append(forget, s.withStation(departed)...) // a station that moved brings all its addresses
@@ -524,6 +532,29 @@ func (s *Source) askAgain() {
 		}
 	}
 	s.doubtful = s.doubtful[n:]
+}
+
+// findTheirs looks for hosts of the other gateways of our site, as many as in a tick are looked for otherwise. Those behind a port that is
+// down wait for it.
+func (s *Source) findTheirs() {
+	var later []entry
+	probes := 0
+	for i, e := range s.theirs {
+		p := s.ports[e.link]
+		if _, known := s.neighbours[e]; known || p == nil {
+			continue
+		}
+		if p.down {
+			later = append(later, e)
+			continue
+		}
+		s.probe(e)
+		if probes++; probes == lostProbes {
+			later = append(later, s.theirs[i+1:]...)
+			break
+		}
+	}
+	s.theirs = later
 }
 
 // findLost asks for the hosts that the kernel has no entry for any more, and returns those that gave no answer.

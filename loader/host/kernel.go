@@ -254,6 +254,7 @@ func (p *port) find(links []netlink.Link) (index int, ok bool) {
 	for _, l := range links {
 		if l.Attrs().Name == p.Link {
 			p.local = route.Local{Link: l.Attrs().Index, VLAN: p.VLAN, Inner: p.Inner}
+			p.down = l.Attrs().RawFlags&unix.IFF_RUNNING == 0
 		}
 	}
 	if p.local.Link == 0 || p.VLAN == 0 {

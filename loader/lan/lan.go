@@ -4,7 +4,7 @@
 // gateway forwards carry the port's own MAC, so the shared gateway MAC and those of gateways that stood here before would be
 // forgotten. Each is the source of one small frame now and then, of a kind that no host reads.
 //
-// It is for one gateway on a LAN: two would have the switches move the MAC from one port to the other.
+// It is for one gateway on a LAN, the designated one: two would have the switches move the MAC from one port to the other.
 package lan
 
 import (
@@ -60,23 +60,35 @@ func (r *Refresher) Set(links []Link) {
 		return
 	}
 	r.links = links
+	r.Show()
+}
+
+// Show shows the MACs of all links at once.
+func (r *Refresher) Show() {
 	select {
 	case r.changed <- struct{}{}:
 	default:
 	}
 }
 
+// again is how soon MACs are shown once more that were shown for a reason: whoever had them before may have spoken last.
+const again = time.Second
+
 // Run works until ctx ends.
 func (r *Refresher) Run(ctx context.Context) error {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
+	soon := time.NewTimer(again)
+	defer soon.Stop()
 	for {
 		r.show()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-soon.C:
 		case <-r.changed:
+			soon.Reset(again)
 		}
 	}
 }

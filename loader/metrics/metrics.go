@@ -32,6 +32,8 @@ type Snapshot struct {
 	Groups    map[string]int // multicast groups that are listened to on a port, by interface
 	Probes    []Probes
 	HookRuns  []HookRuns // of the program that hears of hosts, if there is one
+	Sessions  []Session
+	Segments  []Segment
 
 	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
@@ -121,6 +123,20 @@ type HookRuns struct {
 	Count   uint64
 }
 
+// Session is a neighbour of BGP, or a locator that BFD watches, and how it fares.
+type Session struct {
+	Protocol, Neighbor, Local string // Local is empty where there is but one end of ours
+	Up                        bool
+	Flaps                     int // times it went down
+}
+
+// Segment says whether this gateway answers on a segment, and how many others are heard there.
+type Segment struct {
+	Name       string
+	Designated bool
+	Others     int
+}
+
 // Reader takes snapshots. Safe for concurrent use.
 type Reader interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
@@ -166,6 +182,10 @@ var (
 	probesLost     = desc("probes_lost_total", "Small probes sent through the tunnel to a locator that were not answered in time.", "locator")
 	mtuHole        = desc("locator_mtu_hole", "Whether some size gets lost on the way to a locator that interface and route take (1) or not (0).", "locator")
 	hookRuns       = desc("hook_runs_total", "Runs of the program that hears of hosts that come and go, by how they ended.", "outcome")
+	sessionUp      = desc("session_up", "Whether the session with a neighbour of BGP, or of BFD, is up (1) or not (0).", "protocol", "neighbor", "local")
+	sessionFlaps   = desc("session_flaps_total", "Times that a session went down.", "protocol", "neighbor", "local")
+	designated     = desc("segment_designated", "Whether this gateway is the one that answers on a segment (1) or not (0).", "segment")
+	otherGateways  = desc("segment_other_gateways", "Other gateways that are heard on a segment.", "segment")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
@@ -182,8 +202,8 @@ func New(reader Reader, version, kernel string, log *slog.Logger) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
-		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, hookRuns, generation, buildInfo,
-		scrapeErrors,
+		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, sessionUp,
+		sessionFlaps, designated, otherGateways, hookRuns, generation, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -264,6 +284,14 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, h := range s.HookRuns {
 		send(hookRuns, counter, float64(h.Count), h.Outcome)
+	}
+	for _, n := range s.Sessions {
+		send(sessionUp, gauge, flag(n.Up), n.Protocol, n.Neighbor, n.Local)
+		send(sessionFlaps, counter, float64(n.Flaps), n.Protocol, n.Neighbor, n.Local)
+	}
+	for _, seg := range s.Segments {
+		send(designated, gauge, flag(seg.Designated), seg.Name)
+		send(otherGateways, gauge, float64(seg.Others), seg.Name)
 	}
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))

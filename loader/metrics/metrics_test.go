@@ -28,6 +28,7 @@ func (f fake) Snapshot(context.Context) (Snapshot, error) { return f.s, f.err }
 
 var full = Snapshot{
 	Packets:  []Packets{{"lan0", "fwd_encap", 3, 300}, {"lan0", "drop_ttl", 1, 60}},
+	Refused:  map[string]uint64{"wan0": 4},
 	Locators: []Locator{{"192.0.2.2", 3, 300, true}},
 	Routes:   []Routes{{"default", "api", 7}},
 	Hosts:    []Hosts{{"default", "elsewhere", 7}},
@@ -42,9 +43,12 @@ var full = Snapshot{
 	Claims:    []Claims{{"frozen", 2}},
 	Frozen:    1,
 	Groups:    map[string]int{"lan0": 5},
+	Segments:  []Segment{{Name: "web", Designated: true, Others: 1}},
 
 	Probes:   []Probes{{"192.0.2.2", 100, 2, true}},
 	HookRuns: []HookRuns{{"ok", 3}},
+
+	Sessions: []Session{{"bgp", "192.0.2.9", "", true, 1}, {"bfd", "192.0.2.2", "192.0.2.1", false, 3}},
 
 	Generation: 3,
 }
@@ -91,6 +95,7 @@ roam_scrape_success 0
 var contract = map[string][]string{
 	"roam_packets_total":               {"port", "reason"},
 	"roam_bytes_total":                 {"port", "reason"},
+	"roam_refused_packets_total":       {"port"},
 	"roam_locator_packets_total":       {"locator"},
 	"roam_locator_bytes_total":         {"locator"},
 	"roam_locator_up":                  {"locator"},
@@ -110,11 +115,15 @@ var contract = map[string][]string{
 	"roam_host_claims_total":           {"outcome"},
 	"roam_hosts_frozen":                nil,
 	"roam_multicast_groups":            {"port"},
+	"roam_segment_designated":          {"segment"},
+	"roam_segment_other_gateways":      {"segment"},
 	"roam_probe_round_trip_seconds":    nil,
 	"roam_probes_sent_total":           {"locator"},
 	"roam_probes_lost_total":           {"locator"},
 	"roam_locator_mtu_hole":            {"locator"},
 	"roam_hook_runs_total":             {"outcome"},
+	"roam_session_up":                  {"local", "neighbor", "protocol"},
+	"roam_session_flaps_total":         {"local", "neighbor", "protocol"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},

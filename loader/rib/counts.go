@@ -58,10 +58,29 @@ func (c counts) answer(rec *record, before, after answer, targets *targets) {
 	}
 }
 
-// elsewhere tells whether two targets are two homes: a host that is here and is given its port has not moved.
+// elsewhere tells whether two targets are two homes. A host that is here and is given its port has not moved, nor has one that another gateway
+// of its site has: it belongs to the site.
 func (t *targets) elsewhere(a, b uint32) bool {
 	from, to := t.at(a), t.at(b)
-	return a != b && (from.local == nil || to.local == nil)
+	return a != b && !sameHome(from.local, from.via, from.site, to.local, to.via, to.site, t.site)
+}
+
+// sameHome compares two places, each local or by way of a locator, by the sites they name; ours is that of what is local.
+func sameHome(a *route.Local, aVia *route.Via, aSite string, b *route.Local, bVia *route.Via, bSite, ours string) bool {
+	if a != nil && b != nil {
+		return true
+	}
+	site := func(here *route.Local, via *route.Via, named string) string {
+		switch {
+		case here != nil:
+			return ours
+		case via != nil:
+			return named
+		}
+		return ""
+	}
+	at := site(a, aVia, aSite)
+	return at != "" && at == site(b, bVia, bSite)
 }
 
 // Count is what one source holds in one tenant.

@@ -111,10 +111,10 @@ func (n *naive) remember(k route.Key, before, after route.Claim, real bool) {
 	case from != "" && to == "" && !open:
 		n.gaps[k] = naiveGap{n.now, from}
 	case from != "" && to != "":
-		moved = from != to
+		moved = from != to && !oneSite(from, to)
 	case from == "" && to != "" && open:
 		delete(n.gaps, k)
-		moved = n.now.Sub(gap.since) < longGap && siteless(gap.home) != siteless(to)
+		moved = n.now.Sub(gap.since) < longGap && siteless(gap.home) != siteless(to) && !oneSite(gap.home, to)
 	}
 	h, known := n.holds[k]
 	h.left = h.left && after.Local == nil
@@ -142,6 +142,13 @@ func home(c route.Claim) string {
 		return "reject@" + c.Site
 	}
 	return ""
+}
+
+// oneSite tells whether two homes are behind gateways of one site.
+func oneSite(a, b string) bool {
+	a, first, _ := strings.Cut(a, "@")
+	b, second, _ := strings.Cut(b, "@")
+	return first != "" && first == second && a != "reject" && b != "reject"
 }
 
 func siteless(home string) string {

@@ -117,7 +117,7 @@ func New(o Options) *RIB {
 		epoch:     o.Clock.Now(),
 		sources:   make([]*source, 1),
 		table:     newTable(),
-		targets:   newTargets(),
+		targets:   newTargets(o.Site),
 		holds:     newHolds(),
 		gaps:      make(map[key]gap),
 		counts:    make(counts, route.MaxTenant+1),

@@ -231,7 +231,8 @@ func via(prefix string, locators ...string) route.Change {
 	for _, l := range locators {
 		v.Locators = append(v.Locators, route.Locator{Address: netip.MustParseAddr(l), Priority: 1, Weight: 100})
 	}
-	return route.Change{Claim: route.Claim{Key: key7(prefix), Via: v, Site: "dc2"}}
+	site := "dc" + locators[0][strings.LastIndexAny(locators[0], ".:")+1:] // 192.0.2.2 is dc2's
+	return route.Change{Claim: route.Claim{Key: key7(prefix), Via: v, Site: site}}
 }
 
 func local(prefix string, link int) route.Change {
@@ -916,7 +917,7 @@ func TestGet(t *testing.T) {
 	}
 	claims := entries[0].Claims
 	if len(claims) != 2 || claims[0].Source != "api" || claims[0].Age != 100*time.Second || claims[0].Preference != 40 ||
-		claims[1].Source != "file" || claims[1].Age != 10*time.Second || claims[1].Site != "dc2" ||
+		claims[1].Source != "file" || claims[1].Age != 10*time.Second || claims[1].Site != "dc9" ||
 		claims[1].Via.Locators[0].Address != netip.MustParseAddr("192.0.2.9") {
 		t.Errorf("%+v", claims)
 	}

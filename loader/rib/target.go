@@ -30,6 +30,7 @@ type targets struct {
 	free    []uint32
 	idle    []uint32 // without references since the last collect
 	scratch []byte
+	site    string // ours
 
 	// recent remembers which list pointer became which target: sources intern their lists too, so that most
 	// changes of a bulk report end here. Emptied when a target is freed.
@@ -40,8 +41,8 @@ type targets struct {
 	}
 }
 
-func newTargets() targets {
-	return targets{list: make([]target, 1), ids: make(map[string]uint32)}
+func newTargets(site string) targets {
+	return targets{list: make([]target, 1), ids: make(map[string]uint32), site: site}
 }
 
 func (t *targets) at(i uint32) *target { return &t.list[i] }

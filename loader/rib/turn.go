@@ -58,7 +58,7 @@ func (r *RIB) turn(rec *record, before, after answer, cause *source) (t Turn, ne
 		}
 		delete(r.gaps, rec.key)
 		t.Before, t.Outage = g.before, r.clock.Now().Sub(g.since)
-		if t.Moved = t.Outage < longGap && !samePlace(g.before, r.decision(rec.key, after)); !t.Moved {
+		if t.Moved = t.Outage < longGap && !r.samePlace(g.before, r.decision(rec.key, after)); !t.Moved {
 			return t, false
 		}
 		if before.source == 0 { // else it was counted when the claim changed
@@ -103,10 +103,12 @@ func (r *RIB) openGap(k key, before route.Decision) {
 }
 
 // samePlace tells whether two decisions, of different times, lead to one home.
-func samePlace(a, b route.Decision) bool {
+func (r *RIB) samePlace(a, b route.Decision) bool {
 	switch {
+	case sameHome(a.Local, a.Via, a.Site, b.Local, b.Via, b.Site, r.site):
+		return true
 	case a.Local != nil || b.Local != nil:
-		return a.Local != nil && b.Local != nil
+		return false
 	case a.Via == nil || b.Via == nil:
 		return a.Via == b.Via
 	}

@@ -9,6 +9,12 @@ import (
 	"roam/loader/route"
 )
 
+// at is a change that names a site.
+func at(site string, c route.Change) route.Change {
+	c.Site = site
+	return c
+}
+
 // What is told of hosts that turn to another home or source, and for how long nobody knew a way.
 func TestTurned(t *testing.T) {
 	type step func(b *bench, api, host route.Reporter)
@@ -30,6 +36,16 @@ func TestTurned(t *testing.T) {
 			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(via(addr7, "192.0.2.3"))},
 			[]string{"moved by api after 0s: via 192.0.2.2 (api) -> via 192.0.2.3 (api) moved: api is the only source that claims it"},
 		},
+		"another gateway of its site, then both": {
+			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(at("dc2", via(addr7, "192.0.2.3"))), apiSays(via(addr7, "192.0.2.2", "192.0.2.3"))}, nil,
+		},
+		"gone, then at another gateway of its site": {
+			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(withdraw(addr7)), apiSays(at("dc2", via(addr7, "192.0.2.3")))}, nil,
+		},
+		"from here to another gateway of our site": {
+			[]step{hostSays(local(addr7, 3)), apiSays(at("dc1", via(addr7, "192.0.2.9")))},
+			[]string{"passed on by api after 0s: local 3.0 (host) -> via 192.0.2.9 (api) held: " + preferred},
+		},
 		"claimed by hand, then found": {
 			[]step{apiSays(via(addr7, "192.0.2.2")), apiSays(local(addr7, 0)), pass(3 * time.Second), hostSays(local(addr7, 3))},
 			[]string{"moved by host after 3s: via 192.0.2.2 (api) -> local 3.0 (api) moved: " + preferred},
@@ -48,7 +64,7 @@ func TestTurned(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			b := newBench(t, Options{Turned: func(turn Turn) {
+			b := newBench(t, Options{Site: "dc1", Turned: func(turn Turn) {
 				verb := "passed on"
 				if turn.Moved {
 					verb = "moved"

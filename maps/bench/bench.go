@@ -5,9 +5,15 @@ package bench
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel table ../../bpf/bench.bpf.c -- -O2 -g -Wall -Werror -Wno-address-of-packed-member -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel hash ../../bpf/bench_hash.bpf.c -- -O2 -g -Wall -Werror -Wno-address-of-packed-member -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel trie ../../bpf/bench_trie.bpf.c -- -O2 -g -Wall -Werror -Wno-address-of-packed-member -mcpu=v3 -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel wire ../../bpf/bench_wire.bpf.c -- -O2 -g -Wall -Werror -Wno-address-of-packed-member -mcpu=v3 -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel fib ../../bpf/bench_fib.bpf.c -- -O2 -g -Wall -Werror -Wno-address-of-packed-member -mcpu=v3 -I/usr/include/x86_64-linux-gnu
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 )
@@ -60,4 +66,68 @@ func Load(s Structure) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("no benchmark program over a %q", s)
 	}
 	return load()
+}
+
+// Timetable is what the generator keeps to.
+type Timetable = wireTimetable
+
+// Wire is both ends of the wire of the system benchmark.
+type Wire struct {
+	Generate  *ebpf.Program  `ebpf:"wire_generate"`
+	Sink      *ebpf.Program  `ebpf:"wire_sink"`
+	Timetable *ebpf.Variable `ebpf:"wire_timetable"` // Timetable
+	Stamp     *ebpf.Variable `ebpf:"wire_stamp"`     // uint32: offset of the stamp in what arrives; 0: it is counted alone
+	Took      *ebpf.Map      `ebpf:"wire_took"`      // packets by how long they were under way: see TookNS; each CPU its own
+	Redirect  *ebpf.Program  `ebpf:"wire_redirect"`  // to what Out holds
+	Out       *ebpf.Map      `ebpf:"wire_out"`       // an interface index
+	Sunk      *ebpf.Map      `ebpf:"wire_sunk"`      // packets, each CPU its own
+}
+
+// LoadWire loads the ends of the wire.
+func LoadWire() (*Wire, error) {
+	spec, err := loadWire()
+	if err != nil {
+		return nil, err
+	}
+	w := &Wire{}
+	if err := spec.LoadAndAssign(w, nil); err != nil {
+		return nil, fmt.Errorf("load the ends of the wire: %w", err)
+	}
+	return w, nil
+}
+
+// Close lets go of the programs; what is attached stays.
+func (w *Wire) Close() error {
+	return errors.Join(w.Generate.Close(), w.Sink.Close(), w.Redirect.Close(), w.Out.Close(), w.Took.Close(), w.Sunk.Close())
+}
+
+// TookNS is the middle of what the bucket of a number holds, in ns: eight buckets for each power of two.
+func TookNS(bucket int) float64 {
+	if bucket < 8 {
+		return float64(bucket)
+	}
+	width := math.Ldexp(1, bucket/8-3)
+	return (8 + float64(bucket%8) + 0.5) * width
+}
+
+// LoadFIB loads the forwarder that asks the kernel for its way: one VXLAN tunnel from local to remote.
+func LoadFIB(local, remote netip.Addr, vni uint32) (*ebpf.Program, error) {
+	spec, err := loadFib()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]any{
+		"fib_local": binary.NativeEndian.Uint32(local.AsSlice()), "fib_remote": binary.NativeEndian.Uint32(remote.AsSlice()), "fib_vni": vni,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	var loaded struct {
+		Forward *ebpf.Program `ebpf:"fib_forward"`
+	}
+	if err := spec.LoadAndAssign(&loaded, nil); err != nil {
+		return nil, fmt.Errorf("load the forwarder over the kernel's routes: %w", err)
+	}
+	return loaded.Forward, nil
 }

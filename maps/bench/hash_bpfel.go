@@ -18,6 +18,7 @@ type hashAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type hashAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -137,7 +139,9 @@ type hashFrame struct {
 	Window uint32
 	V6     uint8
 	Live   uint8
-	_      [2]byte
+	Bare   uint8
+	Pad    uint8
+	Outer  [56]uint8
 }
 
 type hashHash4Key struct {
@@ -239,15 +243,16 @@ type hashRecord6 struct {
 }
 
 type hashSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type hashSet struct {
@@ -336,10 +341,10 @@ type hashTraceNote struct {
 type hashTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
+	First        uint32
 	Destinations uint32
 	Sources      uint32
 	Egress       uint32
-	_            [4]byte
 }
 
 type hashWalkReport struct {
@@ -413,6 +418,7 @@ const (
 	hashVarBenchStopwatch  = "bench_stopwatch"
 	hashVarBenchTraffic    = "bench_traffic"
 	hashVarBridging        = "bridging"
+	hashVarEgressPolicy    = "egress_policy"
 	hashVarFrags           = "frags"
 	hashVarGenevePort      = "geneve_port"
 	hashVarGuePort         = "gue_port"
@@ -535,6 +541,7 @@ type hashVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -656,6 +663,7 @@ type hashVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

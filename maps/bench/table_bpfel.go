@@ -18,6 +18,7 @@ type tableAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type tableAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -137,7 +139,9 @@ type tableFrame struct {
 	Window uint32
 	V6     uint8
 	Live   uint8
-	_      [2]byte
+	Bare   uint8
+	Pad    uint8
+	Outer  [56]uint8
 }
 
 type tableIcmpSource struct {
@@ -227,15 +231,16 @@ type tableRecord6 struct {
 }
 
 type tableSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type tableSet struct {
@@ -324,10 +329,10 @@ type tableTraceNote struct {
 type tableTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
+	First        uint32
 	Destinations uint32
 	Sources      uint32
 	Egress       uint32
-	_            [4]byte
 }
 
 type tableWalkReport struct {
@@ -399,6 +404,7 @@ const (
 	tableVarBenchStopwatch  = "bench_stopwatch"
 	tableVarBenchTraffic    = "bench_traffic"
 	tableVarBridging        = "bridging"
+	tableVarEgressPolicy    = "egress_policy"
 	tableVarFrags           = "frags"
 	tableVarGenevePort      = "geneve_port"
 	tableVarGuePort         = "gue_port"
@@ -519,6 +525,7 @@ type tableVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -636,6 +643,7 @@ type tableVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

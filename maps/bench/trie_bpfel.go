@@ -18,6 +18,7 @@ type trieAbiTypes struct {
 	Abi           uint32
 	Limits        uint32
 	Space         uint32
+	Way           uint32
 	SubnetValue   uint32
 	LocatorValue  uint32
 	VniValue      uint32
@@ -39,6 +40,7 @@ type trieAbiTypes struct {
 	SightKind     uint32
 	SightRation   uint32
 	Reason        uint32
+	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -137,7 +139,9 @@ type trieFrame struct {
 	Window uint32
 	V6     uint8
 	Live   uint8
-	_      [2]byte
+	Bare   uint8
+	Pad    uint8
+	Outer  [56]uint8
 }
 
 type trieIcmpSource struct {
@@ -227,15 +231,16 @@ type trieRecord6 struct {
 }
 
 type trieSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type trieSet struct {
@@ -324,10 +329,10 @@ type trieTraceNote struct {
 type trieTraffic struct {
 	_            structs.HostLayout
 	Random       uint64
+	First        uint32
 	Destinations uint32
 	Sources      uint32
 	Egress       uint32
-	_            [4]byte
 }
 
 type trieWalkReport struct {
@@ -401,6 +406,7 @@ const (
 	trieVarBenchStopwatch  = "bench_stopwatch"
 	trieVarBenchTraffic    = "bench_traffic"
 	trieVarBridging        = "bridging"
+	trieVarEgressPolicy    = "egress_policy"
 	trieVarFrags           = "frags"
 	trieVarGenevePort      = "geneve_port"
 	trieVarGuePort         = "gue_port"
@@ -523,6 +529,7 @@ type trieVariableSpecs struct {
 	BenchStopwatch *ebpf.VariableSpec `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.VariableSpec `ebpf:"bench_traffic"`
 	Bridging       *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy   *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags          *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort     *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort        *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -644,6 +651,7 @@ type trieVariables struct {
 	BenchStopwatch *ebpf.Variable `ebpf:"bench_stopwatch"`
 	BenchTraffic   *ebpf.Variable `ebpf:"bench_traffic"`
 	Bridging       *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy   *ebpf.Variable `ebpf:"egress_policy"`
 	Frags          *ebpf.Variable `ebpf:"frags"`
 	GenevePort     *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort        *ebpf.Variable `ebpf:"gue_port"`

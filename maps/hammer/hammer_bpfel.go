@@ -173,15 +173,16 @@ type HammerRecord6 struct {
 }
 
 type HammerSegment struct {
-	_         structs.HostLayout
-	Mac       [6]uint8
-	Tenant    uint16
-	Flags     uint32
-	Pad       uint32
-	GatewayLl [4]uint32
-	Icmp6     [4]uint32
-	Icmp4     uint32
-	Pad2      [3]uint32
+	_               structs.HostLayout
+	Mac             [6]uint8
+	Tenant          uint16
+	Flags           uint32
+	Pad             uint32
+	GatewayLl       [4]uint32
+	Icmp6           [4]uint32
+	Icmp4           uint32
+	Pad2            uint32
+	DesignatedUntil uint64
 }
 
 type HammerSet struct {
@@ -337,6 +338,7 @@ const (
 	HammerProgHammer         = "hammer"
 	HammerProgHashAll        = "hash_all"
 	HammerVarBridging        = "bridging"
+	HammerVarEgressPolicy    = "egress_policy"
 	HammerVarFrags           = "frags"
 	HammerVarGenevePort      = "geneve_port"
 	HammerVarGuePort         = "gue_port"
@@ -447,6 +449,7 @@ type HammerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerVariableSpecs struct {
 	Bridging     *ebpf.VariableSpec `ebpf:"bridging"`
+	EgressPolicy *ebpf.VariableSpec `ebpf:"egress_policy"`
 	Frags        *ebpf.VariableSpec `ebpf:"frags"`
 	GenevePort   *ebpf.VariableSpec `ebpf:"geneve_port"`
 	GuePort      *ebpf.VariableSpec `ebpf:"gue_port"`
@@ -564,6 +567,7 @@ func (m *HammerMaps) Close() error {
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerVariables struct {
 	Bridging     *ebpf.Variable `ebpf:"bridging"`
+	EgressPolicy *ebpf.Variable `ebpf:"egress_policy"`
 	Frags        *ebpf.Variable `ebpf:"frags"`
 	GenevePort   *ebpf.Variable `ebpf:"geneve_port"`
 	GuePort      *ebpf.Variable `ebpf:"gue_port"`

@@ -45,6 +45,13 @@ type AnyPanel =
   | Kind<'bargauge', BarGauge>
   | Kind<'state-timeline', StateTimeline>;
 
+// How its Prometheus source writes what an annotation found: the schema leaves this to the source, too.
+interface Annotation extends AnnotationQuery<Query> {
+  titleFormat: string;
+  textFormat: string;
+  tagKeys: string;
+}
+
 export type File = Json<
-  Omit<Dashboard, 'panels' | 'annotations'> & { panels: AnyPanel[]; annotations: { list: AnnotationQuery<Query>[] } }
+  Omit<Dashboard, 'panels' | 'annotations'> & { panels: AnyPanel[]; annotations: { list: Annotation[] } }
 >;

@@ -180,9 +180,15 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 			{Interface: "lan0", Roles: []string{"access"}, Mode: "native", MTU: 1500},
 			{Interface: "wan0", Roles: []string{"underlay"}, MTU: 2000, Error: "no such interface"},
 		},
-		Tables:   api.List[api.Table]{{Name: "hosts4", Entries: 512, Capacity: 1024}},
-		Sources:  api.List[api.Source]{{Name: "api", Up: true, Synced: true, Routes: 1, Changes: 2}},
-		Tenants:  api.List[api.Tenant]{{Name: "default", ID: 1, VNI: 7001, Segments: []string{"web"}}, {Name: "blue", ID: 2, VNI: 7002}},
+		Tables:  api.List[api.Table]{{Name: "hosts4", Entries: 512, Capacity: 1024}},
+		Sources: api.List[api.Source]{{Name: "api", Up: true, Synced: true, Routes: 1, Changes: 2}},
+		Tenants: api.List[api.Tenant]{{Name: "default", ID: 1, VNI: 7001, Segments: []string{"web"}}, {Name: "blue", ID: 2, VNI: 7002}},
+		Segments: api.List[api.Segment]{{
+			Name: "web", Tenant: "default", Interface: "lan0", State: "standby", SinceSeconds: 60, Gateways: api.List[api.SegmentGateway]{
+				{MAC: "02:00:00:00:00:0a", Address: netip.MustParseAddr("10.1.0.2"), Site: "dc1", Rank: "ready", Priority: 100, Own: true},
+				{MAC: "02:00:00:00:00:0b", Address: netip.MustParseAddr("10.1.0.3"), Site: "dc1", Rank: "ready", Priority: 100, Designated: true},
+			},
+		}},
 		Warnings: api.List[string]{"tenants[0].segments[0].dhcp_relay: not acted on yet"},
 	}, d.Failure
 }
@@ -399,6 +405,9 @@ func (d *Daemon) Reload(context.Context) (api.Reloaded, error) {
 func (d *Daemon) Clear(key route.Key) bool {
 	return key == route.KeyOf(1, netip.MustParseAddr("10.1.0.9"))
 }
+
+// Drain implements api.Operator.
+func (d *Daemon) Drain(bool) {}
 
 // TenantID implements api.Names.
 func (d *Daemon) TenantID(name string) (route.TenantID, bool) {

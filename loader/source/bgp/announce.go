@@ -99,7 +99,7 @@ func (a *announcer) evpn(key route.Key, l lodger) (*apiutil.Path, error) {
 	}
 	communities := append(targets, encapsulation(route.VXLAN), routerMAC(a.config.RouterMAC), siteOfOrigin(a.config.Site),
 		mobility(l.sequence, l.pinned))
-	return a.path(bgp.RF_EVPN, nlri, a.config.Locators[0], key.Prefix, communities)
+	return a.path(bgp.RF_EVPN, nlri, a.config.Locators[0], key, communities)
 }
 
 // unicastHop is the next hop of a host's unicast route, if anybody takes it.
@@ -137,7 +137,7 @@ func (a *announcer) unicast(key route.Key, l lodger, hop netip.Addr) (*apiutil.P
 		family = bgp.RF_IPv6_UC
 	}
 	// The sequence is EVPN's, but a plain router hands it on, and to two Roams it means the same.
-	p, err := a.path(family, nlri, hop, key.Prefix, []community{
+	p, err := a.path(family, nlri, hop, key, []community{
 		encapsulation(route.VXLAN), color(a.tenants[key.Tenant].VNI), siteOfOrigin(a.config.Site),
 		routerMAC(a.config.RouterMAC), mobility(l.sequence, l.pinned),
 	})
@@ -173,7 +173,7 @@ func (a *announcer) floods() ([]*apiutil.Path, error) {
 			if err != nil {
 				return nil, fmt.Errorf("announce VNI %d: %w", s.L2VNI, err)
 			}
-			p, err := a.path(bgp.RF_EVPN, nlri, hop, netip.Prefix{},
+			p, err := a.path(bgp.RF_EVPN, nlri, hop, route.Key{},
 				[]community{derivedTarget(a.config.ASN, s.L2VNI), encapsulation(route.VXLAN), siteOfOrigin(a.config.Site)})
 			if err != nil {
 				return nil, err
@@ -226,12 +226,12 @@ func (t *Tenant) targets(asn uint32) ([]community, error) {
 }
 
 // path puts a route together. Its marks say which neighbours must not hear of it: see exportPolicy.
-func (a *announcer) path(f bgp.Family, nlri bgp.NLRI, hop netip.Addr, prefix netip.Prefix, list []community) (*apiutil.Path, error) {
+func (a *announcer) path(f bgp.Family, nlri bgp.NLRI, hop netip.Addr, key route.Key, list []community) (*apiutil.Path, error) {
 	reach, err := bgp.NewPathAttributeMpReachNLRI(f, []bgp.PathNLRI{{NLRI: nlri}}, hop)
 	if err != nil {
 		return nil, fmt.Errorf("announce %s: %w", nlri, err)
 	}
-	marks := a.marks(prefix)
+	marks := a.marks(f, key)
 	id := fmt.Sprint(list, marks)
 	attrs, ok := a.shared[id]
 	if !ok {
@@ -249,11 +249,15 @@ func (a *announcer) path(f bgp.Family, nlri bgp.NLRI, hop netip.Addr, prefix net
 	return &apiutil.Path{Family: f, Nlri: nlri, Attrs: append(slices.Clip(slices.Clone(attrs)), reach)}, nil
 }
 
-// marks name the neighbours whose export policy refuses a prefix.
-func (a *announcer) marks(p netip.Prefix) []*bgp.LargeCommunity {
+// marks name the neighbours whose export policy refuses a prefix, and routers that would send to a host by this site what is to come in
+// at another: those that are told next hops of their own, for they send packets as they are.
+func (a *announcer) marks(f bgp.Family, key route.Key) []*bgp.LargeCommunity {
 	var marks []*bgp.LargeCommunity
+	t := a.tenants[key.Tenant]
+	elsewhere := t != nil && f != bgp.RF_EVPN && t.elsewhere(key.Prefix.Addr())
 	for i := range a.config.Neighbors {
-		if p.IsValid() && !a.config.Neighbors[i].Export.covers(p) {
+		n := &a.config.Neighbors[i]
+		if key.Prefix.IsValid() && !n.Export.covers(key.Prefix) || elsewhere && len(n.NextHops) > 0 {
 			marks = append(marks, &bgp.LargeCommunity{ASN: a.config.ASN, LocalData1: markNotTo, LocalData2: uint32(i)})
 		}
 	}

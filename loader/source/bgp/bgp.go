@@ -53,6 +53,7 @@ type Source struct {
 	here    map[route.Key]lodger   // what is to be announced
 	changed map[route.Key]struct{} // of these, what differs from what was
 	ignored map[string]uint64      // routes not taken, by reason
+	silent  bool                   // nothing is announced
 
 	speaking *speaker // nil: none
 
@@ -132,6 +133,20 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 	return nil
 }
 
+// Withhold has nothing announced, what was being withdrawn, or everything again. The same word again changes nothing.
+func (s *Source) Withhold(all bool) {
+	s.mu.Lock()
+	changes := s.silent != all
+	s.silent = all
+	for key := range s.here {
+		if changes {
+			s.changed[key] = struct{}{}
+		}
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
 // Sequence returns the highest mobility sequence that a host is announced with elsewhere, by its address or by its
 // MAC, and whether the one that announces it is at another site. Not ok: nobody announces either.
 func (s *Source) Sequence(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool) {
@@ -176,6 +191,17 @@ func (s *Source) Sessions(ctx context.Context) ([]Session, error) {
 		return nil, nil
 	}
 	return at.sessionList(ctx)
+}
+
+// Standings says how the neighbours fare, in no order. Unlike Sessions it costs the same with a million routes.
+func (s *Source) Standings() []Standing {
+	s.mu.Lock()
+	at := s.speaking
+	s.mu.Unlock()
+	if at == nil {
+		return nil
+	}
+	return at.standings()
 }
 
 // Ignored returns how many routes were not taken, by reason.

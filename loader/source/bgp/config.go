@@ -37,6 +37,25 @@ type Tenant struct {
 	RouteTargets []string // 65000:7001 or 192.0.2.1:7001; empty: derived (see targets)
 	Segments     []Segment
 	Reserved     []netip.Addr // the gateway's own addresses: never announced, never accepted
+	Ingress      []Ingress    // where packets for hosts are to come in; of two that hold a host the longer counts
+}
+
+// Ingress says of hosts whether packets from outside come in at another site, as their policy of egress has it: a router here
+// must not hear of such a host.
+type Ingress struct {
+	Hosts     netip.Prefix
+	Elsewhere bool
+}
+
+// elsewhere reports whether packets for a host come in at another site.
+func (t *Tenant) elsewhere(host netip.Addr) bool {
+	longest, elsewhere := -1, false
+	for _, i := range t.Ingress {
+		if i.Hosts.Contains(host) && i.Hosts.Bits() > longest {
+			longest, elsewhere = i.Hosts.Bits(), i.Elsewhere
+		}
+	}
+	return elsewhere
 }
 
 // Segment is a set of subnets that EVPN peers may bridge.

@@ -16,7 +16,7 @@ func (sp *speaker) flush(ctx context.Context) error {
 	sp.changed = make(map[route.Key]struct{})
 	is := make(map[route.Key]lodger, len(changed))
 	for key := range changed {
-		if l, ok := sp.here[key]; ok {
+		if l, ok := sp.here[key]; ok && !sp.silent {
 			is[key] = l
 		}
 	}

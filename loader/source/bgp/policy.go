@@ -15,7 +15,8 @@ import (
 // theirs, nothing is handed on from one neighbour to another, and a million routes are stored once less.
 //
 // On export they cannot match the prefix of an EVPN route. So the announcer marks a route with a large community for
-// each neighbour whose export policy refuses it, and the policy here reads the marks and takes them off.
+// each neighbour that must not hear of it, because its export policy refuses it or packets are to come in at another site, and the
+// policy here reads the marks and takes them off.
 
 const markNotTo = 0x726f616d // "roam"
 
@@ -69,7 +70,7 @@ func exportStatements(c *Config) (sets []*api.DefinedSet, statements []*api.Stat
 			List: []string{netip.PrefixFrom(n.Address, n.Address.BitLen()).String()},
 		})
 		toIt := &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: to}
-		if len(n.Export.Prefixes) > 0 {
+		if len(n.Export.Prefixes)+len(n.NextHops) > 0 {
 			sets = append(sets, &api.DefinedSet{
 				DefinedType: api.DefinedType_DEFINED_TYPE_LARGE_COMMUNITY, Name: mark, List: []string{fmt.Sprintf("%s%d$", marks, i)},
 			})

@@ -115,6 +115,22 @@ type Session struct {
 	Why      string // it went down the last time, "" for never
 }
 
+// Standing is how a neighbour fares, as far as that can be told without walking anything.
+type Standing struct {
+	Neighbor netip.Addr
+	Up       bool
+	Flaps    int // times it went down
+}
+
+func (sp *speaker) standings() (list []Standing) {
+	sp.tableMu.RLock()
+	defer sp.tableMu.RUnlock()
+	for _, s := range sp.sessions {
+		list = append(list, Standing{s.Address, s.up, s.flaps})
+	}
+	return list
+}
+
 // sessionList asks the library for the states and adds what is known here.
 func (sp *speaker) sessionList(ctx context.Context) ([]Session, error) {
 	peers := make(map[string]*api.Peer)

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,9 @@ func TestLostSession(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Flaps != 3 || !strings.Contains(list[0].Why, "notification") {
 		t.Errorf("sessions: %+v %v", list, err)
 	}
+	if got := g.Standings(); !slices.Equal(got, []Standing{{Neighbor: loop(5), Flaps: 3}}) {
+		t.Errorf("standings: %+v", got)
+	}
 }
 
 func endOfRIBs() []*bgp.BGPMessage {
@@ -154,6 +158,9 @@ func TestSyncedWithoutMark(t *testing.T) {
 	p := raw(t, 5, port, false)
 	announce(t, p, 5, nil, macIP(5, macA, "10.1.0.7"))
 	g.hears("10.1.0.7/32 via 192.0.2.5 " + macA)
+	if got := g.Standings(); !slices.Equal(got, []Standing{{Neighbor: loop(5), Up: true}}) {
+		t.Errorf("standings: %+v", got)
+	}
 	began := time.Now()
 	g.awaitSynced()
 	if took := time.Since(began); took < patience/2 {
