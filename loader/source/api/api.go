@@ -1,9 +1,10 @@
 // Package api is the source of the routes that came through the control socket. The RIB holds them; a journal on
 // disk (journal.go) lets them outlive the daemon. There is no third copy.
 //
-// The tricky part is that disk and RIB change as one. A change is written ahead, synchronously, and only then
-// reported; if the RIB refuses it, the journal is cut back to where it was. What a crash can leave is therefore a
-// change that is on disk and was never answered for, which is either outcome the caller had to expect.
+// The tricky part is that disk and RIB change as one. A change is written ahead and only then reported; if the RIB
+// refuses it, the journal is cut back to where it was. It is answered for when the disk has it (disk.go), which packets need
+// not wait for. What a crash can leave is therefore a change that is on disk and was never answered for, which is either
+// outcome the caller had to expect.
 package api
 
 import (
@@ -72,13 +73,22 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 		return err
 	}
 	close(s.ready)
+	d := newDisk(j)
+	defer d.finish()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-d.synced:
+			d.answer(err)
 		case w := <-s.work:
-			w.done <- w.do(ctx, j, to)
+			if err := w.do(ctx, j, to); err != nil {
+				w.done <- err
+				continue
+			}
+			d.await(w.done)
 			if j.wasteful() {
+				d.finish()
 				s.compact(ctx, j)
 			}
 		}

@@ -259,6 +259,33 @@ func TestDiskRefuses(t *testing.T) {
 	}
 }
 
+// A disk that fails later: nobody is told that his change is kept, and nothing more is taken.
+func TestDiskFails(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0) // writes succeed, syncs do not
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	j := &journal{path: "j", file: null, names: fakeNames{}}
+	d := newDisk(j)
+	answers := make(chan error, 3)
+	for range 3 {
+		if err := j.append([]route.Change{add("10.0.0.1/32", "192.0.2.2")}); err != nil {
+			t.Fatal(err)
+		}
+		d.await(answers)
+	}
+	d.finish()
+	for range 3 {
+		if err := <-answers; err == nil || !strings.Contains(err.Error(), "in force, but the machine may not remember it") {
+			t.Errorf("answered with %v", err)
+		}
+	}
+	if err := j.append(nil); err == nil {
+		t.Error("a journal in doubt was written")
+	}
+}
+
 // A crash may leave any number of bytes: what is found then is the state after some whole change, and no earlier
 // one than the last that had been answered.
 func TestTornAnywhere(t *testing.T) {

@@ -259,7 +259,7 @@ func isOrphan(err error) bool {
 	return errors.As(err, &e) && e.Status == 404
 }
 
-// append writes changes as one, through to the disk. On an error the file is as before.
+// append writes changes as one. On an error the file is as before.
 func (j *journal) append(changes []route.Change) error {
 	lines := api.NewRouteWriter(api.JSONL, j.names) // new each time: a reload may have renamed tenants
 	return j.write(func(w *bufio.Writer) error {
@@ -306,7 +306,7 @@ func (j *journal) flush() error {
 	return err
 }
 
-// write appends what f writes and waits for the disk.
+// write appends what f writes. From then on it outlives the daemon, and after a sync the machine.
 func (j *journal) write(f func(*bufio.Writer) error) error {
 	if j.broken != nil {
 		return j.broken
@@ -320,7 +320,7 @@ func (j *journal) write(f func(*bufio.Writer) error) error {
 	return nil
 }
 
-// writeTo writes and syncs, and counts what has reached the file.
+// writeTo counts what has reached the file.
 func writeTo(file *os.File, f func(*bufio.Writer) error) (int64, error) {
 	start, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -330,9 +330,6 @@ func writeTo(file *os.File, f func(*bufio.Writer) error) (int64, error) {
 	err = f(w)
 	if err == nil {
 		err = w.Flush()
-	}
-	if err == nil {
-		err = file.Sync()
 	}
 	end, seekErr := file.Seek(0, io.SeekCurrent)
 	return end - start, errors.Join(err, seekErr)
@@ -382,6 +379,9 @@ func (j *journal) rewrite(each func(write func(*route.Claim) error) error) error
 			return err
 		})
 	})
+	if err == nil {
+		err = file.Sync()
+	}
 	if err == nil {
 		err = os.Rename(j.path+".new", j.path)
 	}
