@@ -26,12 +26,13 @@ var ours = map[string][]string{
 	"roam/loader/rib":    {"roam/loader/route"},
 	"roam/loader/host":   {"roam/loader/route"},
 	"roam/loader/hook":   {"roam/loader/route"},
+	"roam/loader/keep":   {},
 	"roam/loader/lan":    {"roam/loader/route"},
 
-	"roam/loader/designate": {"roam/loader/route"},
+	"roam/loader/designate": {"roam/loader/keep", "roam/loader/route"},
 
-	"roam/loader/mld":      {"roam/loader/route"},
-	"roam/loader/radv":     {"roam/loader/route"},
+	"roam/loader/mld":      {"roam/loader/keep", "roam/loader/route"},
+	"roam/loader/radv":     {"roam/loader/keep", "roam/loader/route"},
 	"roam/loader/event":    {},
 	"roam/loader/feed":     {"roam/loader/route"},
 	"roam/loader/bfd":      {"roam/loader/standing"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/keep"
 	"roam/loader/route"
 )
 
@@ -162,26 +163,16 @@ func (s *segment) status() Status {
 
 // Run works until ctx ends. Then others are told that this gateway leaves, if there are any, and are given a moment to step in.
 func (d *Designator) Run(ctx context.Context) error {
-	var group sync.WaitGroup
-	defer group.Wait()
-	running := map[*segment]context.CancelFunc{}
+	var held keep.Set[*segment]
+	defer held.Wait()
 	for ctx.Err() == nil {
+		segments := map[*segment]bool{}
 		d.mu.Lock()
-		segments := maps.Clone(d.segments)
+		for _, s := range d.segments {
+			segments[s] = true
+		}
 		d.mu.Unlock()
-		for s, stop := range running {
-			if segments[s.link.Segment] != s {
-				stop()
-				delete(running, s)
-			}
-		}
-		for _, s := range segments {
-			if running[s] == nil {
-				session, stop := context.WithCancel(ctx)
-				running[s] = stop
-				group.Go(func() { d.keep(session, s) })
-			}
-		}
+		held.Be(ctx, segments, d.keep)
 		select {
 		case <-ctx.Done():
 		case <-d.changed:
@@ -195,22 +186,15 @@ const reopenAfter = time.Second
 
 // keep holds an election whenever the port is there.
 func (d *Designator) keep(ctx context.Context, s *segment) {
-	for told := ""; ctx.Err() == nil; {
+	keep.Up(ctx, reopenAfter, s.wake, func(ctx context.Context) error {
 		err := d.hold(ctx, s)
-		if err == nil || ctx.Err() != nil {
-			return
+		if err != nil && ctx.Err() == nil {
+			d.goWithout(s)
 		}
-		if err.Error() != told {
-			told = err.Error()
-			d.Log.Warn("no election on a segment", "segment", s.link.Segment, "interface", s.link.Interface, "why", err)
-		}
-		d.goWithout(s)
-		select {
-		case <-ctx.Done():
-		case <-s.wake:
-		case <-time.After(reopenAfter):
-		}
-	}
+		return err
+	}, func(err error) {
+		d.Log.Warn("no election on a segment", "segment", s.link.Segment, "interface", s.link.Interface, "why", err)
+	})
 }
 
 // goWithout has this gateway answer on a segment whose port is up, and on which the kernel has no interface to say hello by: there are kernels

@@ -18,7 +18,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -30,6 +29,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/keep"
 	"roam/loader/route"
 )
 
@@ -176,26 +176,16 @@ func (l *Listener) Links() []Status {
 
 // Run works until ctx ends.
 func (l *Listener) Run(ctx context.Context) error {
-	var group sync.WaitGroup
-	defer group.Wait()
-	running := map[*port]context.CancelFunc{}
+	var served keep.Set[*port]
+	defer served.Wait()
 	for ctx.Err() == nil {
+		ports := map[*port]bool{}
 		l.mu.Lock()
-		ports := maps.Clone(l.ports)
+		for _, p := range l.ports {
+			ports[p] = true
+		}
 		l.mu.Unlock()
-		for _, p := range ports {
-			if running[p] == nil {
-				session, stop := context.WithCancel(ctx)
-				running[p] = stop
-				group.Go(func() { l.keep(session, p) })
-			}
-		}
-		for p, stop := range running {
-			if ports[p.name] != p {
-				stop()
-				delete(running, p)
-			}
-		}
+		served.Be(ctx, ports, l.keep)
 		select {
 		case <-ctx.Done():
 		case <-l.changed:
@@ -208,20 +198,9 @@ func (l *Listener) Run(ctx context.Context) error {
 
 // keep serves a port whenever its interface is there.
 func (l *Listener) keep(ctx context.Context, p *port) {
-	for told := ""; ctx.Err() == nil; {
-		err := serve(ctx, p)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if err.Error() != told {
-			told = err.Error()
-			l.log.Warn("switches that snoop are not told what the gateway listens to", "interface", p.name, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(reopenAfter):
-		}
-	}
+	keep.Up(ctx, reopenAfter, nil, func(ctx context.Context) error { return serve(ctx, p) }, func(err error) {
+		l.log.Warn("switches that snoop are not told what the gateway listens to", "interface", p.name, "error", err)
+	})
 }
 
 // serve speaks for a port until ctx ends or the interface fails.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/keep"
 	"roam/loader/route"
 )
 
@@ -93,20 +94,9 @@ func (a *Advertiser) Run(ctx context.Context) error {
 
 // keep serves a link whenever its interface is there.
 func (a *Advertiser) keep(ctx context.Context, l Link) {
-	for told := ""; ctx.Err() == nil; {
-		err := serve(ctx, l)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if err.Error() != told {
-			told = err.Error()
-			a.log.Warn("router advertisements", "interface", l.Interface, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(reopenAfter):
-		}
-	}
+	keep.Up(ctx, reopenAfter, nil, func(ctx context.Context) error { return serve(ctx, l) }, func(err error) {
+		a.log.Warn("router advertisements", "interface", l.Interface, "error", err)
+	})
 }
 
 // serve advertises on a link until ctx ends or the interface fails.
