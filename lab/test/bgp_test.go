@@ -2,7 +2,9 @@ package lab_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"roam/lab"
+	"roam/loader/source/bgp/bgptest"
 )
 
 // claimed is what these tests read of a claim.
@@ -277,6 +280,93 @@ func TestBGPRestart(t *testing.T) {
 		g.AwaitReady()
 	}
 	lossless(t, s, list, 62, "restarts")
+}
+
+// TestBGPRestartWithMany: a daemon with 100,000 hosts of BGP and with BFD is killed and started again under traffic. Nothing is lost,
+// all hosts are there the while, and those that were withdrawn meanwhile are forgotten.
+func TestBGPRestartWithMany(t *testing.T) {
+	const asn, many, gone = 64999, 100_000, 100
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Capacity: many + 1000})
+	gw1, gen := s.GW[lab.DC1], s.Stand("gen", 9)
+	gw1.Config.BFD = "{interval: 100ms, multiplier: 3}"
+	s.GW[lab.DC2].Config.BFD = gw1.Config.BFD
+	for site, g := range s.GW {
+		g.Config.BGP = &lab.BGP{ASN: 65001 + site, Neighbors: []string{fmt.Sprintf("{address: 192.0.2.%d, asn: %d}", 2-site, 65002-site)}}
+	}
+	gw1.Config.BGP.Neighbors = append(gw1.Config.BGP.Neighbors, fmt.Sprintf("{address: 192.0.2.9, asn: %d, passive: true}", asn))
+	hosts := make([]netip.Addr, many)
+	for i := range hosts {
+		hosts[i] = netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)})
+	}
+	announce := func(hosts []netip.Addr) *bgptest.Peer {
+		t.Helper()
+		all, err := bgptest.Origin{ASN: asn, VNI: 7001}.Hosts(netip.MustParseAddr("192.0.2.2"), 0, hosts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end, err := bgptest.EndOfRIB()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var peer *bgptest.Peer
+		s.Until(20*time.Second, "gw1 takes the generator's session", func() error {
+			return gen.Do(func() (err error) {
+				from := netip.MustParseAddr("192.0.2.9")
+				peer, err = bgptest.Dial(from, netip.MustParseAddrPort("192.0.2.1:179"), bgptest.Options{
+					ASN: asn, RouterID: from, Families: bgptest.EVPN, Graceful: true, Hold: 90,
+				})
+				return err
+			})
+		})
+		t.Cleanup(peer.Close)
+		if err := errors.Join(peer.SendRaw(all), peer.SendRaw(end)); err != nil {
+			t.Fatal(err)
+		}
+		return peer
+	}
+	knowsMany := func(n int) {
+		t.Helper()
+		s.Until(30*time.Second, fmt.Sprintf("gw1 has %d hosts in its table", n), func() error {
+			var st daemonStatus
+			if out, err := gw1.Ctl("-o", "json", "status"); err != nil || decode(out, &st) != nil {
+				return fmt.Errorf("status: %v: %s", err, out)
+			}
+			for _, table := range st.Tables {
+				if got := int(table.Entries); table.Name == "hosts4" && (got < n || got > n+gone/2) { // some of its own beside
+					return fmt.Errorf("it has %d", got)
+				}
+			}
+			return nil
+		})
+	}
+
+	for _, g := range s.GW {
+		g.Launch()
+	}
+	announce(hosts)
+	for _, g := range s.GW {
+		g.AwaitReady()
+	}
+	knowsMany(many)
+	h11, h21 := s.H("h11"), s.H("h21")
+	found(s, h11, h21)
+	knows(s, gw1, h21, lab.DC2, 0)
+	knows(s, s.GW[lab.DC2], h11, lab.DC1, 0)
+	reach(t, s, [2]*lab.Host{h11, h21}, [2]*lab.Host{h21, h11})
+	list := flows(s, h11, h21, 2000)
+
+	gw1.Daemon.Kill()
+	progress(list, 500)
+	gw1.Launch()
+	announce(hosts[gone:])
+	gw1.AwaitReady()
+	knowsMany(many - gone)
+	if c, err := winner(gw1, hosts[0].String()); err == nil {
+		t.Errorf("gw1 still has %+v", c)
+	}
+	knows(s, gw1, h21, lab.DC2, 0)
+	progress(list, 500)
+	lossless(t, s, list, 62, "a restart with many hosts")
 }
 
 // TestBGPReflectorDies: forwarding goes on with what is known, a host that moves meanwhile is known once the reflector is back.
