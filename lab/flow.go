@@ -134,6 +134,13 @@ func (f *Flow) Stop() Result {
 	return f.tally.Result(f.Sent())
 }
 
+// Restored is when the stream, which has been stopped, came through again after its last loss: see Tally.
+func (f *Flow) Restored() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tally.Restored()
+}
+
 // await waits until check holds, looking whenever a packet arrives.
 func (f *Flow) await(limit time.Duration, check func() bool) bool {
 	deadline := time.After(limit)

@@ -27,8 +27,9 @@ type Sites struct {
 	Options
 	Switch *Namespace
 	GW     [2]*Gateway // GW[1] is nil with KernelFar or FRRFar
-	Far    *Namespace  // with KernelFar or FRRFar: dc2's gateway
-	FRR    *FRR        // with FRRFar
+	Far    *Namespace  // with KernelFar, FRRFar or FRRBoth: dc2's gateway
+	FRR    *FRR        // with FRRFar or FRRBoth: on Far
+	Near   *FRR        // with FRRBoth: dc1's gateway; GW is empty then
 	Hosts  []*Host     // h11, h12, h21, h22
 	Out    *Host       // with Outside: a host beyond R1
 	R1     *Namespace  // with Outside or role stick: the router of dc1
@@ -43,6 +44,8 @@ type Options struct {
 	TwoWays   bool   // gateways have a second interface, wan1, and a second tunnel end on a wan of its own, wan2; both carry traffic
 	KernelFar bool   // dc2's gateway is the Linux kernel with its own VXLAN device
 	FRRFar    bool   // dc2's gateway is FRR with the kernel's VXLAN devices: see addFRR
+	FRRBoth   bool   // both gateways are
+	Racks     bool   // hosts are behind a switch of their own, rack1 or rack2, whose uplink to lan1 or lan2 stays up whatever they do
 	Outside   bool   // r1 leads to a host that is no part of the subnet
 	TwoExits  bool   // with Outside: dc2 has a router too, r2, that leads there; the outside reaches the subnet by r1
 	OneArmed  bool   // each gateway has one interface, its site's LAN; a router joins the LANs' underlay addresses
@@ -113,17 +116,27 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 			s.Switch.Bridge("wan2", s.underlayMTU())
 		}
 	}
+	if options.Racks {
+		s.addRacks()
+	}
 	for site := range 2 {
 		for n := 1; n <= 2; n++ {
 			s.addHost(site, n)
 		}
 	}
-	s.addGateway(DC1, bins)
+	if options.FRRBoth {
+		s.Near = s.addFRR(DC1)
+	} else {
+		s.addGateway(DC1, bins)
+	}
 	switch {
 	case options.KernelFar:
 		s.addKernel()
 	case options.FRRFar:
-		s.addFRR()
+		s.FRR = s.addFRR(DC2)
+		s.addFarSubnet()
+	case options.FRRBoth:
+		s.FRR = s.addFRR(DC2)
 	default:
 		s.addGateway(DC2, bins)
 	}
@@ -167,7 +180,7 @@ func (s *Sites) H(name string) *Host {
 // Replug moves a host's cable to the other site and tells nobody.
 func (s *Sites) Replug(h *Host, site int) {
 	s.Helper()
-	s.Switch.Plug(h.Port, lan(site))
+	s.Switch.Plug(h.Port, s.access(site))
 	h.Site = site
 }
 
@@ -263,6 +276,24 @@ func (s *Sites) Stand(name string, n int) *Namespace {
 
 func lan(site int) string { return []string{"lan1", "lan2"}[site] }
 
+// access is the switch that a site's hosts are plugged into.
+func (s *Sites) access(site int) string {
+	if s.Racks {
+		return []string{"rack1", "rack2"}[site]
+	}
+	return lan(site)
+}
+
+// addRacks puts a switch between each LAN and its hosts: a host that leaves takes its entry out of that one's table, and the LAN's keeps it.
+func (s *Sites) addRacks() {
+	s.Helper()
+	for site := range 2 {
+		rack := s.access(site)
+		s.Switch.Bridge(rack, hostMTU)
+		s.Cable(End{In: s.Switch, Name: rack + "-up", Bridge: rack}, End{In: s.Switch, Name: rack + "-down", Bridge: lan(site)}, hostMTU, 1)
+	}
+}
+
 func (s *Sites) addHost(site, n int) {
 	s.Helper()
 	number := (site+1)*10 + n
@@ -280,7 +311,7 @@ func (s *Sites) addHost(site, n int) {
 // plugIn cables a host to its site and gives it its addresses and routes.
 func (s *Sites) plugIn(h *Host) {
 	s.Helper()
-	s.Cable(End{In: h.Namespace, Name: "eth0", MAC: h.MAC}, End{In: s.Switch, Name: h.Port, Bridge: lan(h.Site)}, hostMTU, 1)
+	s.Cable(End{In: h.Namespace, Name: "eth0", MAC: h.MAC}, End{In: s.Switch, Name: h.Port, Bridge: s.access(h.Site)}, hostMTU, 1)
 	h.Addresses("eth0", h.IP4.String()+"/24", h.IP6.String()+"/64")
 	if s.Role == "stick" {
 		h.IP("route add default via "+routers[0], "route add default via "+routers[1])

@@ -8,7 +8,7 @@ import (
 // Tally keeps the books of one numbered packet stream at its receiver: what came, what came twice, what was
 // overtaken, and the longest silence. Not safe for concurrent use.
 type Tally struct {
-	seen     []bool // by sequence number
+	seen     []int64 // by sequence number: when it came, in Unix nanoseconds; 0 where it did not
 	received int
 	again    int
 	late     int
@@ -53,13 +53,13 @@ func (r Result) String() string {
 // Add books the arrival of a packet; at is when the kernel received it, ttl what its header said (0: not known).
 func (t *Tally) Add(seq int, at time.Time, ttl int) {
 	for seq >= len(t.seen) {
-		t.seen = append(t.seen, make([]bool, seq+1024)...)
+		t.seen = append(t.seen, make([]int64, seq+1024)...)
 	}
-	if t.seen[seq] {
+	if t.seen[seq] != 0 {
 		t.again++
 		return
 	}
-	t.seen[seq] = true
+	t.seen[seq] = at.UnixNano()
 	if t.received > 0 {
 		if gap := at.Sub(t.last); gap > t.gap {
 			t.gap, t.gapAfter = gap, t.highest
@@ -88,9 +88,24 @@ func (t *Tally) Result(sent int) Result {
 		TTL: t.ttl, Took: t.last.Sub(t.first),
 	}
 	for seq := range sent {
-		if seq >= len(t.seen) || !t.seen[seq] {
+		if seq >= len(t.seen) || t.seen[seq] == 0 {
 			r.Missing = append(r.Missing, seq)
 		}
 	}
 	return r
+}
+
+// Restored is when the first packet came that was sent after the last one missing: from then on nothing was lost. Zero where nothing is
+// missing, or nothing came after it.
+func (t *Tally) Restored() (at time.Time) {
+	last := len(t.seen) - 1
+	for last >= 0 && t.seen[last] == 0 {
+		last-- // never sent, or lost at the end
+	}
+	for seq := last; seq >= 0; seq-- {
+		if t.seen[seq] == 0 {
+			return time.Unix(0, t.seen[seq+1])
+		}
+	}
+	return time.Time{}
 }

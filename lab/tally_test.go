@@ -70,3 +70,27 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("odd length: checksum %#04x", got)
 	}
 }
+
+// TestRestored: a stream is whole again with the first packet after the last one missing, in the order in which they were sent.
+func TestRestored(t *testing.T) {
+	for _, test := range []struct {
+		seqs []int // one a second
+		want int64 // 0 for never
+	}{
+		{nil, 0},
+		{[]int{0, 1, 2}, 0},
+		{[]int{0, 1, 5, 6}, 3},
+		{[]int{0, 3, 5, 6}, 3},
+		{[]int{0, 1, 6, 5}, 4}, // the later one was overtaken
+		{[]int{0, 2, 1}, 0},
+	} {
+		var tally Tally
+		for i, seq := range test.seqs {
+			tally.Add(seq, time.Unix(int64(i+1), 0), 0)
+		}
+		got := tally.Restored()
+		if test.want == 0 && !got.IsZero() || test.want != 0 && got != time.Unix(test.want, 0) {
+			t.Errorf("%v: restored at %v, want %d", test.seqs, got, test.want)
+		}
+	}
+}

@@ -199,6 +199,17 @@ func (d *daemon) setMAC(segment int, mac route.MAC, present bool) {
 	if err := d.gateway.SetMAC(uint16(segment), mac, present); err != nil {
 		d.log.Warn("note a station", "error", err)
 	}
+	for _, t := range d.config.Load().Tenants {
+		for _, s := range t.Segments {
+			switch link := accessRef(s); {
+			case int(d.gateway.SegmentIndex(s.Name)) != segment:
+			case present:
+				d.lan.Back(device(link), mac)
+			default:
+				d.lan.Left(device(link), mac)
+			}
+		}
+	}
 }
 
 // run works until ctx ends or a task fails.

@@ -91,6 +91,11 @@ func tune(c *config.Config) maps.Tune {
 	return t
 }
 
+// device is the interface that a segment's untagged frames go through.
+func device(ref datapath.PortRef) string {
+	return datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device()
+}
+
 // shown are the MACs that switches are to know behind access ports: the gateway's own, and those of gateways that stood there.
 func shown(c *config.Config) []lan.Link {
 	var list []lan.Link
@@ -99,9 +104,8 @@ func shown(c *config.Config) []lan.Link {
 			if isFabric(s) {
 				continue
 			}
-			ref := accessRef(s)
 			list = append(list, lan.Link{
-				Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(),
+				Interface: device(accessRef(s)),
 				MACs:      append([]route.MAC{s.Gateway.MAC}, s.Gateway.ForeignMACs...),
 			})
 		}
@@ -118,8 +122,7 @@ func listened(c *config.Config) []mld.Link {
 			if isFabric(s) {
 				continue
 			}
-			ref := accessRef(s)
-			l := mld.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), Tenant: t.ID}
+			l := mld.Link{Interface: device(accessRef(s)), Tenant: t.ID}
 			own := s.Gateway.OwnAddresses
 			if s.Gateway.Role == config.RoleDefault { // else the shared addresses are another router's
 				own = slices.Concat(own, s.Gateway.Addresses)

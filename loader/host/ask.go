@@ -61,6 +61,9 @@ func (a *asker) close() {
 	}
 }
 
+// broadcast for a holder asks everybody.
+var broadcast = route.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
 // ask sends one question. An error says that there will be no answer.
 func (a *asker) ask(p *port, e entry, holder route.MAC) error {
 	i := slices.IndexFunc(p.Own, func(own netip.Addr) bool { return own.Is4() == e.addr.Is4() && !own.IsLinkLocalUnicast() })
@@ -179,15 +182,22 @@ func arpAnswer(b []byte) (netip.Addr, route.MAC, bool) {
 	return netip.AddrFrom4([4]byte(b[ethernet+14:])), route.MAC(b[ethernet+8 : ethernet+14]), true
 }
 
-// ndQuestion is a neighbour solicitation to one station, as when its reachability is confirmed (RFC 4861, section 7.2.2).
+// ndQuestion is a neighbour solicitation to one station, as when its reachability is confirmed, or to the group of all that may have the
+// address (RFC 4861, section 7.2.2; RFC 4291, section 2.7.1).
 func ndQuestion(ours net.HardwareAddr, holder route.MAC, own, addr netip.Addr) []byte {
+	to := addr
+	if holder == broadcast {
+		low := addr.As16()
+		group := [16]byte{0xff, 2, 11: 1, 12: 0xff, 13: low[13], 14: low[14], 15: low[15]}
+		to, holder = netip.AddrFrom16(group), route.MAC{0x33, 0x33, 0xff, low[13], low[14], low[15]}
+	}
 	body := append(make([]byte, 4, 28), addr.AsSlice()...)
 	body = append(append(body, 1, 1), ours...) // source link-layer address
 	message := icmp.Message{Type: ipv6.ICMPTypeNeighborSolicitation, Body: &icmp.RawBody{Data: body}}
-	text, _ := message.Marshal(icmp.IPv6PseudoHeader(own.AsSlice(), addr.AsSlice())) // fails for bodies it has to make itself
+	text, _ := message.Marshal(icmp.IPv6PseudoHeader(own.AsSlice(), to.AsSlice())) // fails for bodies it has to make itself
 	b := append(append(make([]byte, 0, ethernet+40+len(text)), holder[:]...), ours...)
 	b = append(b, 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(text)), unix.IPPROTO_ICMPV6, 255)
-	b = append(append(b, own.AsSlice()...), addr.AsSlice()...)
+	b = append(append(b, own.AsSlice()...), to.AsSlice()...)
 	return append(b, text...)
 }
 

@@ -77,6 +77,13 @@ func (s *Source) question(e entry) error {
 	return s.out.ask(p, e, n.mac)
 }
 
+// askAloud asks the holder of an address before everybody: switches may have been told that it left, and its answer turns them back.
+func (s *Source) askAloud(e entry) {
+	if p := s.ports[e.link]; p != nil {
+		_ = s.out.ask(p, e, broadcast) // where that fails the host is found by what it sends
+	}
+}
+
 // hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive. Nor does an answer
 // to an earlier question, from before the host moved.
 func (s *Source) hear(a heard) []route.Change {
@@ -105,6 +112,7 @@ func (s *Source) uphold(e entry, c *contest) (changes []route.Change) {
 		s.count(OutcomeDefended)
 		s.resume(e)
 		s.quarantine(t.key, t.mac, route.MAC{})
+		s.askAloud(e)
 		changes = s.raise(e, next(c.sequence))
 	}
 	c.claimant, c.sequence = route.MAC{}, 0
@@ -153,6 +161,7 @@ func (s *Source) concede(e entry, c *contest, changed map[entry]struct{}) {
 	case c.sequence == 0:
 	case s.told[e].sequence > c.sequence: // another address of its station has answered: all of them are here
 		s.resume(e)
+		s.askAloud(e)
 		return
 	default:
 		s.yield(leave{entry: e, sequence: c.sequence})

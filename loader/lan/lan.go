@@ -4,6 +4,9 @@
 // gateway forwards carry the port's own MAC, so the shared gateway MAC and those of gateways that stood here before would be
 // forgotten. Each is the source of one small frame now and then, of a kind that no host reads.
 //
+// The other way round a switch believes for as long that a host is where it last spoke. Of one that lives elsewhere now the switch at its old
+// rack may not know that its cable is gone, and drops what neighbours still send to its MAC. One frame from that MAC turns it to the gateway.
+//
 // It is for one gateway on a LAN, the designated one: two would have the switches move the MAC from one port to the other.
 package lan
 
@@ -13,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,13 +45,15 @@ type Refresher struct {
 
 	mu      sync.Mutex
 	links   []Link
+	left    map[string]map[route.MAC]struct{} // by interface: of stations that have left, to be shown once
 	changed chan struct{}
+	leaves  chan struct{}
 	failed  map[string]string // by interface, so that a failure is told once
 }
 
 // New makes a Refresher without links.
 func New(log *slog.Logger) *Refresher {
-	return &Refresher{log: log, changed: make(chan struct{}, 1), failed: map[string]string{}}
+	return &Refresher{log: log, left: map[string]map[route.MAC]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}}
 }
 
 func (r *Refresher) String() string { return "switch tables" }
@@ -74,22 +80,77 @@ func (r *Refresher) Show() {
 // again is how soon MACs are shown once more that were shown for a reason: whoever had them before may have spoken last.
 const again = time.Second
 
+// Left has switches send to the gateway what is for a station that is not behind this interface any more, if it is one of the links: one
+// frame, soon.
+func (r *Refresher) Left(link string, mac route.MAC) {
+	r.mu.Lock()
+	if r.left[link] == nil {
+		r.left[link] = map[route.MAC]struct{}{}
+	}
+	r.left[link][mac] = struct{}{}
+	r.mu.Unlock()
+	select {
+	case r.leaves <- struct{}{}:
+	default:
+	}
+}
+
+// Back says that a station is there after all: what Left asked for is not done any more, if it has not been.
+func (r *Refresher) Back(link string, mac route.MAC) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.left[link], mac)
+}
+
 // Run works until ctx ends.
 func (r *Refresher) Run(ctx context.Context) error {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	soon := time.NewTimer(again)
 	defer soon.Stop()
+	r.show()
 	for {
-		r.show()
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-r.leaves:
+			r.showLeft()
+			continue
 		case <-tick.C:
 		case <-soon.C:
 		case <-r.changed:
 			soon.Reset(again)
 		}
+		r.show()
+	}
+}
+
+// burst is how many stations are shown a millisecond: more at once a switch's port would lose.
+const burst = 100
+
+// showLeft shows the stations that have left, a burst of each link in turn.
+func (r *Refresher) showLeft() {
+	for more := true; more; time.Sleep(time.Millisecond) {
+		more = false
+		r.mu.Lock()
+		links := make([]Link, 0, len(r.left))
+		for name, macs := range r.left {
+			l := Link{Interface: name}
+			for mac := range macs {
+				if l.MACs = append(l.MACs, mac); len(l.MACs) > burst {
+					break
+				}
+			}
+			for _, mac := range l.MACs {
+				delete(macs, mac)
+			}
+			more = more || len(macs) > 0
+			if slices.ContainsFunc(r.links, func(ours Link) bool { return ours.Interface == name }) {
+				links = append(links, l)
+			}
+		}
+		r.mu.Unlock()
+		r.showAll(links)
 	}
 }
 
@@ -97,6 +158,10 @@ func (r *Refresher) show() {
 	r.mu.Lock()
 	links := r.links
 	r.mu.Unlock()
+	r.showAll(links)
+}
+
+func (r *Refresher) showAll(links []Link) {
 	for _, l := range links {
 		err := show(l)
 		text := ""

@@ -39,6 +39,15 @@ func TestSwitchLearns(t *testing.T) {
 	}
 	r.Set([]Link{{Interface: "lan0", MACs: []route.MAC{shared, foreign}}})
 	l.Until(5*time.Second, "the switch knows the foreign gateway", learned(foreign))
+
+	// A host behind another port has left.
+	host := l.Namespace("host")
+	mac := route.MAC{2, 0, 0, 0, 1, 0x11}
+	l.Cable(lab.End{In: host, Name: "eth0", MAC: mac.String()}, lab.End{In: sw, Name: "port2", Bridge: "lan"}, 1500, 1)
+	sw.Run("bridge", "fdb", "replace", mac.String(), "dev", "port2", "master", "dynamic")
+	r.Left("absent0", mac)
+	r.Left("lan0", mac)
+	l.Until(5*time.Second, "the switch sends to the gateway what is for the host that left", learned(mac))
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -49,5 +58,24 @@ func TestFrame(t *testing.T) {
 	b := frame(route.MAC{2, 0, 0, 0, 0, 1})
 	if len(b) != 60 || fmt.Sprintf("%x", b[:15]) != "ffffffffffff02000000000188b500" {
 		t.Errorf("%x", b)
+	}
+}
+
+// Who is back before anybody was told is left alone, and so is who was on a link that is not ours to show.
+func TestBack(t *testing.T) {
+	r := New(slog.New(slog.DiscardHandler))
+	mac := route.MAC{2, 0, 0, 0, 1, 0x11}
+	r.Left("lan0", mac)
+	r.Back("lan0", mac)
+	r.Back("lan1", mac)
+	if len(r.left["lan0"]) != 0 {
+		t.Errorf("%v", r.left)
+	}
+	for i := range 3*burst + 1 {
+		r.Left("lan9", route.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)})
+	}
+	r.showLeft()
+	if len(r.left["lan9"]) != 0 || len(r.failed) != 0 {
+		t.Errorf("%d wait, %v failed", len(r.left["lan9"]), r.failed)
 	}
 }

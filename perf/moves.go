@@ -1,0 +1,360 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"roam/lab"
+)
+
+// What it costs a host to move: it is plugged in at the other site, shows itself in one of several ways or not at all, and is sent 1,000
+// packets a second all the while, by a host of each site and in each family. The same move is made in two networks in turn, of the same machines
+// but for the gateways: Roam at both sites, and FRR with the kernel's VXLAN at both. Hosts are behind a switch of their own, whose uplink
+// stays up, so that the switch at the gateway goes on believing that a host is where it was.
+//
+// A host's outage is counted from the moment that the switch's netlink call, which plugs it in, has returned: before that it has no cable, and no
+// gateway could help. It ends with the first packet that arrives of those sent after the last one lost. The figure of a move is
+// the worse of the two senders'. A stream between two hosts that do not move says how long the machine itself stopped.
+
+const (
+	moveRate = 1000 // packets a second of each probing stream
+	dataRate = 500  // of each stream that a moving host sends by itself
+)
+
+// moveKind is one way to move.
+type moveKind struct {
+	name string
+	goal float64 // ms
+	show func(h *lab.Host)
+	out  bool // the host sends by itself all the time
+	// stale: everybody's neighbour caches stay as they are before the move
+	stale bool
+	slow  bool // takes FRR half a minute: it makes two moves only
+}
+
+var moveKinds = []moveKind{
+	{name: "announced", goal: 10, show: (*lab.Host).Announce},
+	{name: "only data", goal: 10, out: true},
+	{name: "RARP", goal: 50, show: (*lab.Host).Arrive},
+	{name: "stale caches", goal: 10, show: (*lab.Host).Announce, stale: true},
+	{name: "silent", goal: 4000, slow: true},
+}
+
+// moveLegend says what a kind is, in the table.
+var moveLegend = map[string]string{
+	"announced":    "one GARP, one unsolicited NA",
+	"only data":    "the host sends packets, and announces nothing",
+	"RARP":         "the hypervisor sends one RARP",
+	"stale caches": "announced, and all neighbour caches of the three hosts stay as they were",
+	"silent":       "the host says nothing",
+}
+
+// moveSide is one network and what was measured in it.
+type moveSide struct {
+	What string     `json:"what"`
+	Rows []*moveRow `json:"rows"`
+
+	sites *lab.Sites
+	at    int // where h11 is
+	ready func(h *lab.Host)
+}
+
+// moveRow is what one kind of move came to, in one family.
+type moveRow struct {
+	Kind    string    `json:"kind"`
+	Family  string    `json:"family"`
+	Goal    float64   `json:"goal_ms"`
+	Outages []float64 `json:"outages_ms"`
+	Lost    []int     `json:"lost"`      // packets of both streams that were sent after the host was plugged in
+	Paused  []float64 `json:"paused_ms"` // longest gap of a stream between hosts that stayed
+	Figure  Figure    `json:"ms"`
+}
+
+// movesResult is what moves.json holds.
+type movesResult struct {
+	Machine Machine     `json:"machine"`
+	Date    string      `json:"date"`
+	Moves   int         `json:"moves"`
+	Sides   []*moveSide `json:"sides"`
+	Crowd   *crowdSide  `json:"crowd,omitempty"`
+}
+
+// movesFlags adds this benchmark's flags; what it returns runs it, if it is asked for.
+func movesFlags() func(out string) (asked bool, err error) {
+	asked := flag.Bool("moves", false, "measure hosts that move instead: Roam, beside FRR and the kernel")
+	moves := flag.Int("n", 20, "with -moves: moves of each kind")
+	kinds := flag.String("kinds", "", "with -moves: only these, with commas between them; the result is not written then")
+	crowd := flag.Int("crowd", 10_000, "with -moves: hosts that move at once; 0 for none")
+	return func(out string) (bool, error) {
+		if !*asked {
+			return false, nil
+		}
+		if *kinds != "" {
+			out = ""
+		}
+		return true, runMoves(*moves, *crowd, *kinds, out)
+	}
+}
+
+func runMoves(moves, crowd int, kinds, out string) error {
+	t := &topLevel{}
+	defer t.end()
+	dir, err := os.MkdirTemp("", "roam-bin-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	bins, err := lab.Build(dir, "bench")
+	if err != nil {
+		return err
+	}
+	result := &movesResult{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly), Moves: moves}
+	result.Sides = []*moveSide{roamSide(t, bins), frrSide(t)}
+	for _, kind := range moveKinds {
+		if kinds != "" && !slices.Contains(strings.Split(kinds, ","), kind.name) {
+			continue
+		}
+		progress("%s", kind.name)
+		for n := range moves {
+			for _, side := range result.Sides {
+				if kind.slow && side.sites.FRR != nil && n >= 2 {
+					continue
+				}
+				if err := side.move(&kind); err != nil {
+					return fmt.Errorf("%s, %s, move %d: %w", side.What, kind.name, n+1, err)
+				}
+			}
+		}
+	}
+	for _, side := range result.Sides {
+		for _, r := range side.Rows {
+			r.Figure = summarize(r.Outages)
+		}
+		side.sites.Close()
+	}
+	if crowd > 0 {
+		progress("%d hosts at once", crowd)
+		result.Crowd = runCrowd(t, bins, crowd)
+	}
+	if out == "" {
+		fmt.Print(result.markdown())
+		return nil
+	}
+	if err := writeResult(out, result.Machine, "moves", result, result.markdown()); err != nil {
+		return err
+	}
+	fmt.Print(result.markdown())
+	return nil
+}
+
+// roamSide has a Roam gateway at each site, with different MACs, each of which knows the other's for one that stood where hosts come from.
+func roamSide(t lab.TB, bins lab.Binaries) *moveSide {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Racks: true})
+	macs := []string{"02:00:5e:10:00:01", "02:00:5e:10:00:02"}
+	for site, g := range s.GW {
+		g.Config.Mobility = "{freeze: {moves: 1000}}"
+		g.Config.GatewayMAC, g.Config.Foreign = macs[site], []string{macs[1-site]}
+		g.Config.BGP = &lab.BGP{ASN: 65001 + site, Neighbors: []string{fmt.Sprintf("{address: 192.0.2.%d, asn: %d}", 2-site, 65002-site)}}
+		g.Launch()
+	}
+	for _, g := range s.GW {
+		g.AwaitReady()
+	}
+	return newMoveSide("Roam", s, func(h *lab.Host) {
+		for _, g := range s.GW {
+			for _, ip := range h.IPs() {
+				s.Until(20*time.Second, fmt.Sprintf("%s has %s at %s", g.Name, ip, lab.SiteNames[h.Site]), func() error {
+					var shown struct{ State, Site string }
+					g.JSON(&shown, "host", "show", ip.String())
+					if shown.Site != lab.SiteNames[h.Site] || shown.State == "leaving" || shown.State == "learning" {
+						return fmt.Errorf("it is %+v", shown)
+					}
+					return nil
+				})
+			}
+		}
+	})
+}
+
+// frrSide has FRR and the kernel's VXLAN at both, which bridge the subnet between the sites.
+func frrSide(t lab.TB) *moveSide {
+	s := lab.NewSites(t, lab.Binaries{}, lab.Options{NoRoutes: true, Racks: true, FRRBoth: true})
+	return newMoveSide("FRR and the kernel", s, func(h *lab.Host) {
+		for i, f := range []*lab.FRR{s.Near, s.FRR} {
+			for _, ip := range h.IPs() {
+				route := fmt.Sprintf("[2]:[0]:[48]:[%s]:[%d]:[%s]", h.MAC, ip.BitLen(), ip)
+				s.Until(time.Minute, fmt.Sprintf("%s has %s at %s", f.Name, ip, lab.SiteNames[h.Site]), func() error {
+					out := f.Show("show bgp l2vpn evpn route type macip")
+					_, after, found := strings.Cut(out, route)
+					best := strings.SplitN(after, "\n", 3)
+					if want := fmt.Sprintf("192.0.2.%d ", h.Site+1); !found || len(best) < 2 || !strings.Contains(best[1], want) {
+						return fmt.Errorf("routes of %s (%d):\n%s", f.Name, i, out)
+					}
+					return nil
+				})
+			}
+		}
+	})
+}
+
+func newMoveSide(what string, s *lab.Sites, ready func(*lab.Host)) *moveSide {
+	m := &moveSide{What: what, sites: s, ready: ready}
+	for _, name := range []string{"h11", "h12", "h21"} {
+		s.H(name).Announce()
+		ready(s.H(name))
+	}
+	return m
+}
+
+// row finds the row of a kind and family.
+func (m *moveSide) row(kind *moveKind, family string) *moveRow {
+	for _, r := range m.Rows {
+		if r.Kind == kind.name && r.Family == family {
+			return r
+		}
+	}
+	r := &moveRow{Kind: kind.name, Family: family, Goal: kind.goal}
+	m.Rows = append(m.Rows, r)
+	return r
+}
+
+// move makes one move and books it.
+func (m *moveSide) move(kind *moveKind) error {
+	s := m.sites
+	h11, h12, h21 := s.H("h11"), s.H("h12"), s.H("h21")
+	senders := []*lab.Host{h12, h21}
+	for _, h := range []*lab.Host{h11, h12, h21} {
+		h.IP("neigh flush all")
+	}
+	var flows, by []*lab.Flow
+	for i := range 2 {
+		for _, from := range senders {
+			flows = append(flows, s.Flow(from.Namespace, from.IPs()[i], h11.Namespace, h11.IPs()[i], moveRate, 64))
+			if kind.out {
+				by = append(by, s.Flow(h11.Namespace, h11.IPs()[i], from.Namespace, from.IPs()[i], dataRate, 64))
+			}
+		}
+	}
+	control := s.Flow(h12.Namespace, h12.IP4, h21.Namespace, h21.IP4, moveRate, 64)
+	all := slices.Concat(flows, by, []*lab.Flow{control})
+	for _, f := range all {
+		f.AwaitArrivals(50, 30*time.Second)
+	}
+	if kind.stale {
+		for _, h := range []*lab.Host{h11, h12, h21} {
+			petrify(h, h11, h12, h21)
+		}
+	}
+	before := make([]int, len(flows))
+	m.at = 1 - m.at
+	s.Replug(h11, m.at)
+	plugged := time.Now()
+	for i, f := range flows {
+		before[i] = f.Sent()
+	}
+	if kind.show != nil {
+		kind.show(h11)
+	}
+	for _, f := range all {
+		f.AwaitArrivals(100, time.Minute)
+	}
+	m.ready(h11)
+	for i, family := range []string{"IPv4", "IPv6"} {
+		r := m.row(kind, family)
+		worst, lost := time.Duration(0), 0
+		for k, f := range flows[2*i : 2*i+2] {
+			result := f.Stop()
+			if at := f.Restored(); !at.IsZero() {
+				worst = max(worst, at.Sub(plugged))
+			}
+			for _, seq := range result.Missing {
+				if seq >= before[2*i+k] {
+					lost++
+				}
+			}
+		}
+		r.Outages, r.Lost = append(r.Outages, 1e3*worst.Seconds()), append(r.Lost, lost)
+	}
+	paused := 1e3 * control.Stop().Gap.Seconds()
+	for _, family := range []string{"IPv4", "IPv6"} {
+		r := m.row(kind, family)
+		r.Paused = append(r.Paused, paused)
+	}
+	for _, f := range by {
+		f.Stop()
+	}
+	if kind.stale {
+		for _, h := range []*lab.Host{h11, h12, h21} {
+			soften(h, h11, h12, h21)
+		}
+	}
+	return nil
+}
+
+// petrify makes what a host knows of its neighbours permanent, until the next flush of all: it learns nothing from anybody any more.
+func petrify(h *lab.Host, of ...*lab.Host) {
+	var lines []string
+	for _, other := range of {
+		for _, ip := range other.IPs() {
+			if other == h {
+				continue
+			}
+			out := strings.Fields(h.Run("ip", "neigh", "show", ip.String(), "dev", "eth0"))
+			if i := slices.Index(out, "lladdr"); i >= 0 {
+				lines = append(lines, fmt.Sprintf("neigh replace %s lladdr %s dev eth0 nud permanent", ip, out[i+1]))
+			}
+		}
+	}
+	h.IP(lines...)
+}
+
+// soften undoes petrify.
+func soften(h *lab.Host, of ...*lab.Host) {
+	for _, other := range of {
+		for _, ip := range other.IPs() {
+			_, _ = h.Try("ip", "neigh", "del", ip.String(), "dev", "eth0")
+		}
+	}
+}
+
+func (r *movesResult) markdown() string {
+	var b strings.Builder
+	m := r.Machine
+	fmt.Fprintf(&b, "# Moves\n\n%s, %d CPUs; Linux %s; commit %s; %s. Medians of %d moves to and fro (silent ones of FRR: 2), the same move in one network and then in the other.\n\n",
+		m.CPU, m.CPUs, m.Kernel, m.Commit, r.Date, r.Moves)
+	b.WriteString("| outage, ms | | goal |")
+	for _, s := range r.Sides {
+		fmt.Fprintf(&b, " %s | p10 to p90 | packets lost | machine paused |", s.What)
+	}
+	b.WriteString("\n|---|---|---" + strings.Repeat("|---|---|---|---", len(r.Sides)) + "|\n")
+	for _, kind := range moveKinds {
+		for _, family := range []string{"IPv4", "IPv6"} {
+			cells := ""
+			for _, s := range r.Sides {
+				for _, row := range s.Rows {
+					if row.Kind == kind.name && row.Family == family {
+						lost := make([]float64, len(row.Lost))
+						for i, n := range row.Lost {
+							lost[i] = float64(n)
+						}
+						cells += fmt.Sprintf(" %.1f | %.1f to %.1f | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90,
+							summarize(lost).Median, summarize(row.Paused).Median)
+					}
+				}
+			}
+			if cells != "" {
+				fmt.Fprintf(&b, "| %s (%s) | %s | %.0f |%s\n", kind.name, moveLegend[kind.name], family, kind.goal, cells)
+			}
+		}
+	}
+	b.WriteString("\nAn outage begins when the host is plugged in at the new site, and ends with the first packet of those sent after the last one lost; of two senders, one at " +
+		"each site, the worse. Packets lost are those of both senders together. *Machine paused*: the longest gap of a stream between hosts that stay.\n")
+	if r.Crowd != nil {
+		b.WriteString(r.Crowd.markdown())
+	}
+	return b.String()
+}
