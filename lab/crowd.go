@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -18,9 +19,13 @@ type Crowd struct {
 	First netip.Addr
 	Size  int
 
-	link *net.Interface
-	conn *packet.Conn
+	link     *net.Interface
+	conn     *packet.Conn
+	answered atomic.Int64
 }
+
+// Answered is how many questions they have answered. Safe from any goroutine.
+func (c *Crowd) Answered() int { return int(c.answered.Load()) }
 
 // Crowd plugs a crowd in at a site. Its addresses are those from first on.
 func (s *Sites) Crowd(site int, first netip.Addr, size int) *Crowd {
@@ -88,6 +93,7 @@ func (c *Crowd) answer() {
 			continue
 		}
 		if i := binary.BigEndian.Uint32(b[38:]) - first; i < uint32(c.Size) {
+			c.answered.Add(1)
 			_ = c.arp(2, int(i), net.HardwareAddr(b[22:28]), netip.AddrFrom4([4]byte(b[28:32]))) // who asked will ask again
 		}
 	}

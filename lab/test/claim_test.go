@@ -3,6 +3,7 @@ package lab_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,112 @@ func TestLiar(t *testing.T) {
 	}
 	if n := refused(gw1, "failover"); n != 0 {
 		t.Errorf("%d claims were taken", n)
+	}
+}
+
+// TestLiarSendsData: a machine sends what pretends to come from a host, on its LAN and at the other site. On the LAN that is no claim at all; at the other site
+// its gateway asks, it answers, and the host's gateway says that the host still does. The host stays reachable.
+func TestLiarSendsData(t *testing.T) {
+	for _, at := range []int{lab.DC1, lab.DC2} {
+		t.Run("at "+lab.SiteNames[at], func(t *testing.T) {
+			s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+			peers(t, s, "")
+			h11, h12, h21, gw1 := s.H("h11"), s.H("h12"), s.H("h21"), s.GW[lab.DC1]
+			for _, h := range []*lab.Host{h11, h12, h21} {
+				h.Announce()
+				homeAt(s, h.Site, h.IPs()...)
+			}
+			victim := map[int]*lab.Host{lab.DC1: h21, lab.DC2: h12}[at] // by way of the gateway: a switch hides the rest
+			reach(t, s, [2]*lab.Host{h21, h11}, [2]*lab.Host{h21, h12}, [2]*lab.Host{h11, h21})
+			var asks []*lab.Echo
+			for _, ip := range h11.IPs() {
+				know(h21, ip, lladdr(h21, ip)) // what the liar makes of its neighbours' caches is not the gateways' to prevent
+				asks = append(asks, s.Echo(h21.Namespace, ip, 5*time.Millisecond))
+			}
+			for _, e := range asks {
+				e.AwaitReplies(20, 5*time.Second)
+			}
+			liar := s.Liar(h11, at)
+			var lies []*lab.Flow
+			for i := range 2 {
+				know(liar, victim.IPs()[i], lladdr(map[int]*lab.Host{lab.DC1: h11, lab.DC2: h21}[at], victim.IPs()[i])) // or it would ask, which is a claim
+				lies = append(lies, s.Flow(liar.Namespace, liar.IPs()[i], victim.Namespace, victim.IPs()[i], 500, 64))
+			}
+			for range 5 {
+				progress(lies, 50)
+				for _, e := range asks {
+					e.AwaitReplies(20, 5*time.Second)
+				}
+			}
+			homeAt(s, lab.DC1, h11.IPs()...)
+			for i, e := range asks {
+				r := e.Stop()
+				t.Logf("%s: %v", e, r)
+				if at == lab.DC1 && r.Lost() != 0 || r.Gap > time.Second {
+					t.Errorf("%s: %v", e, r)
+				}
+				if h := show(gw1, h11.IPs()[i]); h.MAC != h11.MAC {
+					t.Errorf("%+v", h)
+				}
+			}
+			if n := refused(gw1, "failover"); n != 0 {
+				t.Errorf("%d claims were taken", n)
+			}
+			if at == lab.DC2 && refused(gw1, "defended") == 0 {
+				t.Error("the host's gateway never answered")
+			}
+		})
+	}
+}
+
+// lladdr is the MAC that a host has of another's address.
+func lladdr(h *lab.Host, ip netip.Addr) string {
+	f := strings.Fields(h.Run("ip", "neigh", "show", ip.String(), "dev", "eth0"))
+	if i := slices.Index(f, "lladdr"); i >= 0 {
+		return f[i+1]
+	}
+	return ""
+}
+
+// know makes a host believe for ever that an address has this MAC.
+func know(h *lab.Host, ip netip.Addr, mac string) {
+	h.IP(fmt.Sprintf("neigh replace %s lladdr %s dev eth0 nud permanent", ip, mac))
+}
+
+// TestProxyOfTheDead: a router answers for a host that is gone whenever anybody asks. That keeps nobody alive: the host is let go when it has not answered
+// itself for the time that mobility.probe gives it.
+func TestProxyOfTheDead(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	peers(t, s, "")
+	h11, gw1 := s.H("h11"), s.GW[lab.DC1]
+	h11.Announce()
+	homeAt(s, lab.DC1, h11.IPs()...)
+	proxy := s.Crowd(lab.DC1, h11.IP4, 1)
+	s.Until(10*time.Second, "gw1 has asked h11", func() error {
+		if proxy.Answered() == 0 {
+			return fmt.Errorf("and the proxy has answered %d times", proxy.Answered())
+		}
+		return nil
+	})
+	if h := show(gw1, h11.IP4); h.MAC != h11.MAC {
+		t.Fatalf("while it lives: %+v", h)
+	}
+	answered := proxy.Answered()
+	s.Unplug(h11)
+	for _, g := range s.GW {
+		s.Until(10*time.Second, g.Name+" lets h11 go", func() error {
+			if h, err := winner(g, h11.IP4.String()); err == nil {
+				return fmt.Errorf("it has %+v", h)
+			}
+			return nil
+		})
+	}
+	t.Logf("the proxy answered %d times after it was gone", proxy.Answered()-answered)
+	if proxy.Answered() == answered {
+		t.Error("nobody asked the proxy: this shows nothing")
+	}
+	if n := refused(gw1, "lost"); n == 0 {
+		t.Error("it was not let go for its silence")
 	}
 }
 

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"net/netip"
 	"slices"
 
 	"roam/loader/route"
@@ -63,7 +64,9 @@ const (
 type leave struct {
 	entry
 	sequence uint32
-	mac      route.MAC // that it has there
+	mac      route.MAC  // that it has there
+	at       netip.Addr // the other site's locator, if known
+	station  bool       // all that is said is that its MAC is there
 }
 
 func (s *Source) count(o Outcome) {
@@ -87,7 +90,7 @@ func (s *Source) admit(e entry, n neighbour) bool {
 	switch {
 	case elsewhere && s.inQuarantine(now.key, now.mac):
 		s.count(OutcomeQuarantined)
-	case was && before.mac != now.mac && !frozen && s.dispute(e, now.mac, 0):
+	case was && before.mac != now.mac && !frozen && s.dispute(e, now.mac, leave{}):
 		return false // what the kernel has is corrected when it is decided
 	case s.mayMove(e, now, before, was):
 		if elsewhere {

@@ -11,10 +11,11 @@ import (
 // ignored, to another site we answer with a higher sequence. If it is silent, this is a failover or a move, and the claimant gets it.
 //
 // A site whose claim is young when it is answered so was the claimant, and does not answer in turn: it lets the host go, and does not
-// claim it for that station again before the quarantine is over.
+// claim it for that station again before the quarantine is over. Where neither claim is, because each site had its host before it heard of the
+// other's, both answer; then the one whose answer is answered for the same station gives in, unless its locator is the lower one.
 type contest struct {
 	claimant route.MAC // on the segment, zero for none
-	sequence uint32    // that another site claims it with, zero for none
+	there    leave     // what another site claims, with sequence zero for nothing
 	asked    time.Time // the holder, the last time
 	until    time.Time // the holder may answer; once it has, that it need not be asked again
 	kept     bool      // it has
@@ -29,6 +30,12 @@ const (
 	maxContests    = 4096
 )
 
+// defence is our answer to another site's claim, which that site has until then to answer.
+type defence struct {
+	against route.MAC
+	until   time.Time
+}
+
 // quarantined is a station whose claim to an address is not believed.
 type quarantined struct {
 	mac   route.MAC
@@ -37,7 +44,7 @@ type quarantined struct {
 
 // dispute opens a contest, or adds a claim to the one under way. False: the holder cannot be asked. Where there are too many contests already
 // claims on the segment are refused: who floods it must not get by that what he would not get otherwise.
-func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
+func (s *Source) dispute(e entry, claimant route.MAC, there leave) bool {
 	c, ok := s.contests[e]
 	asked := s.now() // the answer may be there before the question returns
 	switch {
@@ -55,9 +62,11 @@ func (s *Source) dispute(e entry, claimant route.MAC, sequence uint32) bool {
 	if !claimant.IsZero() {
 		c.claimant = claimant
 	}
-	c.sequence = max(c.sequence, sequence)
+	if there.sequence > 0 && (c.there.sequence == 0 || c.there.station || !there.station && there.sequence > c.there.sequence) {
+		c.there = there
+	}
 	c.again = true
-	if sequence > 0 {
+	if there.sequence > 0 {
 		s.suspend(e)
 	}
 	doing := InConflict
@@ -108,14 +117,20 @@ func (s *Source) uphold(e entry, c *contest) (changes []route.Change) {
 		s.quarantine(t.key, t.mac, c.claimant)
 		s.restore(e)
 	}
-	if c.sequence > 0 {
+	switch {
+	case c.there.sequence == 0:
+	case c.there.station: // its MAC is elsewhere, too, but nobody there claims this address
+		s.resume(e)
+		s.askAloud(e)
+	default:
 		s.count(OutcomeDefended)
 		s.resume(e)
+		s.defences[e] = defence{c.there.mac, s.now().Add(youngClaim)}
 		s.quarantine(t.key, t.mac, route.MAC{})
 		s.askAloud(e)
-		changes = s.raise(e, next(c.sequence))
+		changes = s.raise(e, next(c.there.sequence))
 	}
-	c.claimant, c.sequence = route.MAC{}, 0
+	c.claimant, c.there = route.MAC{}, leave{}
 	return changes
 }
 
@@ -133,7 +148,7 @@ func (s *Source) decide() map[entry]struct{} {
 		switch {
 		case !held: // the holder went by itself
 		case c.kept && c.again:
-			if !s.dispute(e, c.claimant, c.sequence) {
+			if !s.dispute(e, c.claimant, c.there) {
 				s.concede(e, c, changed)
 			}
 		case !c.kept:
@@ -143,6 +158,11 @@ func (s *Source) decide() map[entry]struct{} {
 	for e, until := range s.young {
 		if !now.Before(until) {
 			delete(s.young, e)
+		}
+	}
+	for e, answer := range s.defences {
+		if !now.Before(answer.until) {
+			delete(s.defences, e)
 		}
 	}
 	s.mu.Lock()
@@ -158,13 +178,13 @@ func (s *Source) decide() map[entry]struct{} {
 // concede gives an address to whoever claims it.
 func (s *Source) concede(e entry, c *contest, changed map[entry]struct{}) {
 	switch {
-	case c.sequence == 0:
-	case s.told[e].sequence > c.sequence: // another address of its station has answered: all of them are here
+	case c.there.sequence == 0:
+	case s.told[e].sequence > c.there.sequence: // another address of its station has answered: all of them are here
 		s.resume(e)
 		s.askAloud(e)
 		return
 	default:
-		s.yield(leave{entry: e, sequence: c.sequence})
+		s.yield(leave{entry: e, sequence: c.there.sequence})
 		return
 	}
 	n := neighbour{mac: c.claimant}
@@ -215,8 +235,17 @@ func (s *Source) answered(d leave) {
 			s.count(OutcomeYielded)
 			s.quarantine(t.key, route.MAC{}, t.mac)
 		}
-	case s.dispute(d.entry, route.MAC{}, d.sequence):
+	case s.outbid(d): // so are they, and one has to give in
+		s.count(OutcomeYielded)
+		s.quarantine(t.key, route.MAC{}, t.mac)
+	case s.dispute(d.entry, route.MAC{}, d):
 		return
 	}
 	s.yield(d)
+}
+
+// outbid reports whether another site answers our answer, and goes first.
+func (s *Source) outbid(d leave) bool {
+	answer, ours := s.defences[d.entry]
+	return ours && s.now().Before(answer.until) && answer.against == d.mac && d.at.IsValid() && d.at.Less(s.at)
 }

@@ -343,3 +343,57 @@ func (l *lan) neighbours(addr string) string {
 	}
 	return string(out)
 }
+
+// Two sites have a host each before they hear of the other's: both answer, and then the one with the higher locator gives in. Against another
+// station's claim it defends its host again.
+func TestBothAnswer(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for _, ours := range []string{"192.0.2.1", "192.0.2.9"} {
+			m := newModel(t, segment())
+			m.at = netip.MustParseAddr(ours) // the other site's is 192.0.2.2
+			e := m.entry(addr)
+			m.alive[answer{e, macA}] = true
+			m.found(addr, macA)
+			m.pass(time.Minute)
+			m.elsewhere(addr, macB, 1)
+			m.questions = nil
+			m.take(m.hear(heard{answer{e, macA}, m.clock}))
+			m.has(addr, macA)
+			if asked := m.questions; len(asked) != 1 || asked[0] != (answer{e, broadcast}) {
+				t.Errorf("%s: a switch may believe that it left: asked %v", ours, asked)
+			}
+			m.pass(contestRest)
+			m.elsewhere(addr, route.MAC{2, 9}, 3)
+			m.answers()
+			m.has(addr, macA)
+			m.pass(contestRest)
+			m.elsewhere(addr, route.MAC{2, 9}, 5)
+			m.answers()
+			if ours == "192.0.2.1" {
+				m.has(addr, macA)
+			} else {
+				m.has(addr, route.MAC{})
+				if m.outcome(OutcomeYielded) != 1 || m.outcome(OutcomeDefended) != 2 {
+					t.Errorf("%+v", m.Status())
+				}
+			}
+			m.pass(time.Minute)
+			if len(m.defences) != 0 {
+				t.Errorf("%v are left", m.defences)
+			}
+		}
+	}
+}
+
+// The MAC of a host is at another site, too (each has a virtual router of one number), but not its address: it stays, and nobody is outbid.
+func TestMACAtBothSites(t *testing.T) {
+	m := newModel(t, segment())
+	m.alive[answer{m.entry("10.1.0.7"), macA}] = true
+	m.found("10.1.0.7", macA)
+	m.elsewhere("10.1.0.8", macA, 5)
+	m.pass(time.Minute)
+	m.has("10.1.0.7", macA)
+	if c := m.claims[hostKey(1, netip.MustParseAddr("10.1.0.7"))]; c.Sequence != 0 || m.outcome(OutcomeDefended) != 0 || len(m.suspended) != 0 {
+		t.Errorf("%+v, %+v", c, m.Status())
+	}
+}

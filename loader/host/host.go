@@ -67,6 +67,7 @@ type Segment struct {
 type Options struct {
 	Segments []Segment
 	Site     string       // ours, named in every claim
+	Locator  netip.Addr   // ours: between equals the lowest one wins
 	Log      *slog.Logger // default: slog.Default()
 
 	// MACs, if set, hears which MACs are here: those of hosts and routers, each once per segment however many
@@ -107,6 +108,7 @@ type Status struct {
 type Source struct {
 	log    *slog.Logger
 	site   string
+	at     netip.Addr // our locator
 	macsTo func(int, route.MAC, bool)
 	others func(route.Key, route.MAC) (uint32, bool, bool)
 	known  func(route.TenantID, route.MAC) []netip.Addr
@@ -150,6 +152,7 @@ type Source struct {
 	strangers  map[route.Key]struct{} // told of as not allowed
 	suspended  map[entry]struct{}
 	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
+	defences   map[entry]defence   // our answers to other sites
 	leaving    map[entry]struct{}  // told to go: the kernel has yet to say that they went
 	theirs     []entry             // hosts of another gateway of our site: to be looked for here, too
 	doubtful   []entry             // found at the start without having been seen lately: to be confirmed
@@ -228,7 +231,7 @@ func New(o Options) *Source {
 		o.ReceiveBuffer = defaultBuffer
 	}
 	return &Source{
-		log: o.Log, site: o.Site, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		log: o.Log, site: o.Site, at: o.Locator, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
 		known: o.Addresses, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
@@ -248,6 +251,7 @@ func New(o Options) *Source {
 		strangers:  make(map[route.Key]struct{}),
 		suspended:  make(map[entry]struct{}),
 		young:      make(map[entry]time.Time),
+		defences:   make(map[entry]defence),
 
 		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing),
 		watches: watches{of: make(map[entry]*watch)},
@@ -353,6 +357,9 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 		case d.Via != nil:
 			if e, ok := s.here[d.Key]; ok {
 				gone := leave{entry: e, sequence: d.Sequence, mac: d.MAC}
+				if len(d.Via.Locators) > 0 {
+					gone.at = d.Via.Locators[0].Address
+				}
 				if d.Pinned {
 					gone.sequence = 0 // by hand: nothing answers it
 				}
@@ -506,7 +513,7 @@ func (s *Source) withStation(departed map[departure]uint32) (list []leave) {
 	}
 	for e, t := range s.told {
 		if sequence, gone := here[t.station]; gone && t.key != (route.Key{}) {
-			list = append(list, leave{e, sequence, t.mac})
+			list = append(list, leave{entry: e, sequence: sequence, mac: t.mac, station: true})
 		}
 	}
 	return list

@@ -139,6 +139,9 @@ func (s *Source) see(n netlink.Neigh, exists bool, changed map[entry]struct{}) {
 			return
 		}
 		s.neighbours[e] = after
+		if _, moved := s.young[e]; moved && (!was || before.mac != after.mac) { // and so has its station
+			s.arrived(Sign{Tenant: p.Tenant, Link: p.Link, VLAN: p.VLAN, Inner: p.Inner, MAC: after.mac})
+		}
 		if _, stays := s.leaving[e]; stays {
 			delete(s.leaving, e)
 			s.resume(e)

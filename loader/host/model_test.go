@@ -28,6 +28,7 @@ type model struct {
 	notices []Notice
 	claims  map[route.Key]route.Claim
 	away    map[route.Key]route.Decision // what the other site announces, if it wins
+	apart   bool                         // the other site is a model too, and hears of nothing by itself
 }
 
 const modelLink = 7
@@ -133,7 +134,7 @@ func (m *model) take(changes []route.Change) {
 			continue
 		}
 		m.claims[c.Key] = c.Claim
-		if d, ok := m.away[c.Key]; ok && d.Sequence < c.Sequence { // the other site hears of it and goes
+		if d, ok := m.away[c.Key]; ok && !m.apart && d.Sequence < c.Sequence { // the other site hears of it and goes
 			delete(m.away, c.Key)
 		}
 	}

@@ -108,6 +108,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		s.unbind(before)
 		delete(s.leaving, e)
 		delete(s.young, e)
+		delete(s.defences, e)
 		delete(s.contests, e) // it was about this holder
 		if before.key != (route.Key{}) {
 			delete(s.here, before.key)

@@ -102,7 +102,7 @@ func (s *Source) confirm(g Sign) {
 		return
 	case found:
 		if g.Kind == SignClaim && !n.permanent && s.told[e].key == key {
-			s.dispute(e, g.MAC, 0)
+			s.dispute(e, g.MAC, leave{})
 		}
 		return
 	case s.inQuarantine(key, g.MAC):

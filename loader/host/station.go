@@ -7,7 +7,8 @@ import (
 )
 
 // A hypervisor says by RARP that a guest has arrived, and names only its MAC. Its addresses are those that it had when it was last here, and
-// those that other sites announce with it: each is looked for, and what answers has moved.
+// those that other sites announce with it: each is looked for, and what answers has moved. So it is when one address has moved here: the site that
+// it left lets all of them go.
 
 // Limits of what is remembered of stations that left.
 const (
@@ -36,7 +37,7 @@ func (s *Source) unbind(t told) {
 	s.bound[t.station] = append(list, addr)
 }
 
-// arrived looks for the addresses of a station that says it is here.
+// arrived looks for the addresses of a station that is here.
 func (s *Source) arrived(g Sign) {
 	for link, p := range s.ports {
 		if p.Tenant != g.Tenant || p.Link != g.Link || p.VLAN != g.VLAN || p.Inner != g.Inner {

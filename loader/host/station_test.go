@@ -56,3 +56,27 @@ func TestArrival(t *testing.T) {
 		t.Errorf("%d stations are remembered, of one %v", len(m.bound), last)
 	}
 }
+
+// One address of a station has moved here: its others, which the site that it left lets go with it, are looked for at once.
+func TestSiblingsAreLookedFor(t *testing.T) {
+	m := newModel(t, segment())
+	m.known = func(route.TenantID, route.MAC) []netip.Addr { return addrs("10.1.0.7", "10.1.0.8", "2001:db8:1::7") }
+	for _, addr := range m.known(1, macA) {
+		m.elsewhere(addr.String(), macA, 3)
+	}
+	m.found("10.1.0.7", macA)
+	var asked []netip.Addr
+	for _, e := range m.asked {
+		asked = append(asked, e.addr)
+	}
+	slices.SortFunc(asked, netip.Addr.Compare)
+	if !slices.Equal(asked, addrs("10.1.0.8", "2001:db8:1::7")) {
+		t.Errorf("asked for %v", asked)
+	}
+	m.asked = nil
+	m.found("10.1.0.7", macA) // is no news
+	m.found("10.1.0.9", macB) // has not moved
+	if len(m.asked) != 0 {
+		t.Errorf("asked for %v", m.asked)
+	}
+}
