@@ -315,7 +315,7 @@ func (d *daemon) passSightings(ctx context.Context) error {
 	}
 	for s := range seen {
 		d.hosts.Saw(ctx, host.Sign{
-			Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr,
+			Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr, When: s.When,
 		})
 	}
 	return nil

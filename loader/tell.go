@@ -14,13 +14,17 @@ import (
 // turned notes what the RIB says of a host that has another home or another source. It runs in the RIB's goroutine.
 func (d *daemon) turned(t rib.Turn) {
 	d.comes(&t)
-	kind := event.Claim
+	kind, took := event.Claim, time.Duration(0)
 	if t.Moved {
 		kind = event.Move
 		d.timings.MoveOutage(t.Outage)
 		// The kernel's neighbours are the only source that sees hosts itself; the others are told where they are.
-		if t.Cause == d.hosts.Name() {
-			d.timings.MoveDetected(d.reports[t.Cause].running())
+		if t.Cause == d.hosts.Name() && t.After.Local != nil {
+			took = d.reports[t.Cause].running()
+			if first, seen := d.hosts.FirstSign(t.After.Key); seen {
+				took = max(took, time.Since(first))
+			}
+			d.timings.MoveDetected(took)
 		}
 	}
 	d.events.Note(kind, func() event.Event {
@@ -31,6 +35,10 @@ func (d *daemon) turned(t rib.Turn) {
 			return e
 		}
 		e.What = fmt.Sprintf("%s moved from %s to %s", host, d.place(t.Before), d.place(t.After))
+		if took > 0 {
+			e.What += fmt.Sprintf(", %v after it first showed itself", took.Round(10*time.Microsecond))
+			e.DetectionSeconds = took.Seconds()
+		}
 		if t.Outage >= time.Millisecond {
 			e.What += fmt.Sprintf("; for %v no way to it was known", t.Outage.Round(time.Millisecond))
 		}

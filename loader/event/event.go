@@ -74,6 +74,8 @@ type Event struct {
 	What    string    `json:"what"`
 	Why     string    `json:"why,omitempty"`
 	Do      string    `json:"do,omitempty"` // what to do about it
+
+	DetectionSeconds float64 `json:"detection_seconds,omitempty"` // of a move to here: from the host's first sign until it was decided
 }
 
 const (

@@ -134,7 +134,8 @@ type Source struct {
 	freezer  *freezer // locks itself
 
 	quarantines map[route.Key]quarantined
-	doing       map[route.Key]Doing // what is not settled
+	doing       map[route.Key]Doing     // what is not settled
+	firsts      map[route.Key]time.Time // first signs of hosts that are not claimed yet
 
 	// Of Run's goroutine.
 	out        outside
@@ -253,7 +254,7 @@ func New(o Options) *Source {
 		young:      make(map[entry]time.Time),
 		defences:   make(map[entry]defence),
 
-		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing),
+		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing), firsts: make(map[route.Key]time.Time),
 		watches: watches{of: make(map[entry]*watch)},
 	}
 }

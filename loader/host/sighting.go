@@ -261,10 +261,24 @@ func (s *Source) take(e event, events <-chan event) map[entry]struct{} {
 }
 
 func (s *Source) report(ctx context.Context, to route.Reporter, changed map[entry]struct{}, more ...route.Change) error {
-	if changes := append(s.compare(changed), more...); len(changes) > 0 {
-		return to.Report(ctx, changes)
+	changes := append(s.compare(changed), more...)
+	if len(changes) == 0 {
+		return nil
 	}
-	return nil
+	err := to.Report(ctx, changes)
+	s.reported(changes)
+	return err
+}
+
+// reported forgets the first signs of hosts that have been claimed.
+func (s *Source) reported(changes []route.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range changes {
+		if !changes[i].Withdraw {
+			delete(s.firsts, changes[i].Key)
+		}
+	}
 }
 
 // resync looks at ports and neighbours anew and makes a full report.
@@ -294,5 +308,6 @@ func (s *Source) resync(ctx context.Context, k *kernel, to route.Reporter) error
 	if err := to.Report(ctx, changes); err != nil {
 		return err
 	}
+	s.reported(changes)
 	return to.Synced(ctx)
 }

@@ -18,6 +18,7 @@ type Sign struct {
 	Inner  uint16     // second tag (QinQ), 0 for none
 	MAC    route.MAC  // zero: a wanted host, to whom somebody sends and whom nobody has seen
 	Addr   netip.Addr // not valid with SignRARP
+	When   time.Time  // it was seen
 }
 
 // SignKind is what a sign says of the MAC that it came with.
@@ -74,13 +75,14 @@ func (s *Source) heed(g Sign) {
 }
 
 // again takes a sign of a host that the kernel has. It says nothing new, unless the host is about to be let go.
-func (s *Source) again(e entry) {
+func (s *Source) again(e entry, g Sign) {
 	if c, ok := s.contests[e]; ok && (!c.kept || c.again) {
 		c.asked = s.now()
 		_ = s.question(e) // an error is no answer
 	}
 	if _, goes := s.leaving[e]; goes {
 		s.hints[e] = hint{left: hintTicks}
+		s.shown(s.told[e].key, g.When)
 	}
 }
 
@@ -98,7 +100,7 @@ func (s *Source) confirm(g Sign) {
 		s.count(OutcomeFrozen)
 		return
 	case found && n.mac == g.MAC:
-		s.again(e)
+		s.again(e, g)
 		return
 	case found:
 		if g.Kind == SignClaim && !n.permanent && s.told[e].key == key {
@@ -126,8 +128,27 @@ func (s *Source) confirm(g Sign) {
 	}
 	delete(s.searches, e)
 	s.hints[e] = hint{hintTicks, s.now()}
+	s.shown(key, g.When)
 	s.mark(key, IsLearning)
 	s.probe(e)
+}
+
+// shown notes the first sign of a host that is on its way to be claimed.
+func (s *Source) shown(key route.Key, when time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, before := s.firsts[key]; !before && !when.IsZero() {
+		s.firsts[key] = when
+	}
+}
+
+// FirstSign is when a host, whose claim is being reported, first showed itself here since it was elsewhere; false where the data path has seen no sign of
+// it, as where the kernel alone found it.
+func (s *Source) FirstSign(key route.Key) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	when, ok := s.firsts[key]
+	return when, ok
 }
 
 // entryOf is where a host that showed itself would be a neighbour; false if this can be no host of ours.
@@ -186,6 +207,9 @@ func (s *Source) settle(e entry) {
 	}
 	if _, here := s.told[e]; !here {
 		s.mark(hostKey(p.Tenant, e.addr), Settled)
+		s.mu.Lock()
+		delete(s.firsts, hostKey(p.Tenant, e.addr))
+		s.mu.Unlock()
 	}
 }
 

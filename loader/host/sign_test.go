@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"roam/loader/route"
 )
@@ -92,5 +93,39 @@ func TestWanted(t *testing.T) {
 	out, err := exec.Command("ip", "-6", "neigh", "show", "dev", "lan0", "nud", "all").Output()
 	if n := strings.Count(string(out), "2001:db8:1::1:"); err != nil || n > maxSearches {
 		t.Errorf("the kernel was asked for %d (%v)", n, err)
+	}
+}
+
+// The time of a move counts from the first of its signs, until the claim that comes of them has been reported, or nobody has answered.
+func TestFirstSign(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, segment())
+		key, first := hostKey(1, netip.MustParseAddr(addr)), m.clock
+		show := func() {
+			m.confirm(Sign{Kind: SignClaim, Tenant: 1, Link: "lan0", MAC: macA, Addr: key.Prefix.Addr(), When: m.clock})
+			m.clock = m.clock.Add(time.Second)
+		}
+		is := func(what string, want time.Time) {
+			t.Helper()
+			if got, ok := m.FirstSign(key); ok == want.IsZero() || ok && got != want {
+				t.Errorf("%s: first sign at %v, %v; want %v", what, got, ok, want)
+			}
+		}
+		is("before", time.Time{})
+		show()
+		show()
+		is("shown twice", first)
+		m.found(addr, macA)
+		is("found, and not reported yet", first)
+		m.reported([]route.Change{{Claim: route.Claim{Key: key}, Withdraw: true}})
+		is("its old claim is withdrawn", first)
+		m.reported([]route.Change{{Claim: m.claims[key]}})
+		is("reported", time.Time{})
+		m.gone(addr)
+		show()
+		for range hintTicks {
+			m.askHints()
+		}
+		is("no answer", time.Time{})
 	}
 }

@@ -26,7 +26,7 @@ func newTimings() Timings {
 	slow := []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 	return Timings{
 		detection: prometheus.NewHistogram(options("host_move_detection_seconds",
-			"From the report of a host's first sign at this gateway to the decision that it moved.", slow)),
+			"From a host's first sign at this gateway, as the data path saw it, to the decision that it moved here.", slow)),
 		outage: prometheus.NewHistogram(options("host_move_outage_seconds",
 			"Time in which this gateway knew no way to a host that moved; 0 where one home replaced another in one step.", slow)),
 		roundTrip: prometheus.NewHistogram(options("probe_round_trip_seconds",
