@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +37,7 @@ type moveKind struct {
 	out  bool // the host sends by itself all the time
 	// stale: everybody's neighbour caches stay as they are before the move
 	stale bool
-	slow  bool // takes FRR half a minute: it makes two moves only
+	slow  bool // takes FRR half a minute: it makes one move only
 }
 
 var moveKinds = []moveKind{
@@ -72,13 +76,14 @@ type moveRow struct {
 	Lost    []int     `json:"lost"`      // packets of both streams that were sent after the host was plugged in
 	Paused  []float64 `json:"paused_ms"` // longest gap of a stream between hosts that stayed
 	Figure  Figure    `json:"ms"`
+	Commit  string    `json:"commit"`
+	Date    string    `json:"date"`
 }
 
 // movesResult is what moves.json holds.
 type movesResult struct {
 	Machine Machine     `json:"machine"`
 	Date    string      `json:"date"`
-	Moves   int         `json:"moves"`
 	Sides   []*moveSide `json:"sides"`
 	Crowd   *crowdSide  `json:"crowd,omitempty"`
 }
@@ -87,20 +92,18 @@ type movesResult struct {
 func movesFlags() func(out string) (asked bool, err error) {
 	asked := flag.Bool("moves", false, "measure hosts that move instead: Roam, beside FRR and the kernel")
 	moves := flag.Int("n", 20, "with -moves: moves of each kind")
-	kinds := flag.String("kinds", "", "with -moves: only these, with commas between them; the result is not written then")
+	few := flag.Int("few", 5, "with -moves: moves of each kind for FRR, which needs seconds for each to be over")
+	kinds := flag.String("kinds", "", "with -moves: only these, with commas between them; others stay as they were, and so does the crowd")
 	crowd := flag.Int("crowd", 10_000, "with -moves: hosts that move at once; 0 for none")
 	return func(out string) (bool, error) {
 		if !*asked {
 			return false, nil
 		}
-		if *kinds != "" {
-			out = ""
-		}
-		return true, runMoves(*moves, *crowd, *kinds, out)
+		return true, runMoves(*moves, *few, *crowd, *kinds, out)
 	}
 }
 
-func runMoves(moves, crowd int, kinds, out string) error {
+func runMoves(moves, few, crowd int, kinds, out string) error {
 	t := &topLevel{}
 	defer t.end()
 	dir, err := os.MkdirTemp("", "roam-bin-")
@@ -112,16 +115,19 @@ func runMoves(moves, crowd int, kinds, out string) error {
 	if err != nil {
 		return err
 	}
-	result := &movesResult{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly), Moves: moves}
-	result.Sides = []*moveSide{roamSide(t, bins), frrSide(t)}
-	for _, kind := range moveKinds {
-		if kinds != "" && !slices.Contains(strings.Split(kinds, ","), kind.name) {
-			continue
-		}
+	result := &movesResult{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly)}
+	wanted := moveKinds
+	if kinds != "" {
+		wanted = slices.DeleteFunc(slices.Clone(moveKinds), func(k moveKind) bool { return !slices.Contains(strings.Split(kinds, ","), k.name) })
+	}
+	if len(wanted) > 0 {
+		result.Sides = []*moveSide{roamSide(t, bins), frrSide(t)}
+	}
+	for _, kind := range wanted {
 		progress("%s", kind.name)
 		for n := range moves {
 			for _, side := range result.Sides {
-				if kind.slow && side.sites.FRR != nil && n >= 2 {
+				if side.sites.FRR != nil && (n >= few || kind.slow && n > 0) {
 					continue
 				}
 				if err := side.move(&kind); err != nil {
@@ -132,22 +138,51 @@ func runMoves(moves, crowd int, kinds, out string) error {
 	}
 	for _, side := range result.Sides {
 		for _, r := range side.Rows {
-			r.Figure = summarize(r.Outages)
+			r.Figure, r.Commit, r.Date = summarize(r.Outages), result.Machine.Commit, result.Date
 		}
 		side.sites.Close()
 	}
-	if crowd > 0 {
+	if crowd > 0 && (kinds == "" || kinds == "crowd") {
 		progress("%d hosts at once", crowd)
 		result.Crowd = runCrowd(t, bins, crowd)
 	}
-	if out == "" {
-		fmt.Print(result.markdown())
-		return nil
+	if err := result.keep(out); err != nil {
+		return err
 	}
 	if err := writeResult(out, result.Machine, "moves", result, result.markdown()); err != nil {
 		return err
 	}
 	fmt.Print(result.markdown())
+	return nil
+}
+
+// keep takes over what an earlier run measured and this one did not.
+func (r *movesResult) keep(out string) error {
+	raw, err := os.ReadFile(filepath.Join(out, r.Machine.name(), "moves.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var before movesResult
+	if err == nil {
+		err = json.Unmarshal(raw, &before)
+	}
+	if err != nil {
+		return fmt.Errorf("read the result of an earlier run: %w", err)
+	}
+	if r.Crowd == nil {
+		r.Crowd = before.Crowd
+	}
+	if len(r.Sides) == 0 {
+		r.Sides = before.Sides
+		return nil
+	}
+	for i, side := range before.Sides {
+		for _, row := range side.Rows {
+			if !slices.ContainsFunc(r.Sides[i].Rows, func(new *moveRow) bool { return new.Kind == row.Kind }) {
+				r.Sides[i].Rows = append(r.Sides[i].Rows, row)
+			}
+		}
+	}
 	return nil
 }
 
@@ -323,13 +358,12 @@ func soften(h *lab.Host, of ...*lab.Host) {
 func (r *movesResult) markdown() string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "# Moves\n\n%s, %d CPUs; Linux %s; commit %s; %s. Medians of %d moves to and fro (silent ones of FRR: 2), the same move in one network and then in the other.\n\n",
-		m.CPU, m.CPUs, m.Kernel, m.Commit, r.Date, r.Moves)
+	fmt.Fprintf(&b, "# Moves\n\n%s, %d CPUs; Linux %s; %s. Medians of n moves to and fro, the same move in one network and then in the other.\n\n", m.CPU, m.CPUs, m.Kernel, r.Date)
 	b.WriteString("| outage, ms | | goal |")
 	for _, s := range r.Sides {
-		fmt.Fprintf(&b, " %s | p10 to p90 | packets lost | machine paused |", s.What)
+		fmt.Fprintf(&b, " %s | p10 to p90 | n | packets lost | machine paused |", s.What)
 	}
-	b.WriteString("\n|---|---|---" + strings.Repeat("|---|---|---|---", len(r.Sides)) + "|\n")
+	b.WriteString("\n|---|---|---" + strings.Repeat("|---|---|---|---|---", len(r.Sides)) + "|\n")
 	for _, kind := range moveKinds {
 		for _, family := range []string{"IPv4", "IPv6"} {
 			cells := ""
@@ -340,7 +374,7 @@ func (r *movesResult) markdown() string {
 						for i, n := range row.Lost {
 							lost[i] = float64(n)
 						}
-						cells += fmt.Sprintf(" %.1f | %.1f to %.1f | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90,
+						cells += fmt.Sprintf(" %.1f | %.1f to %.1f | %d | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90, len(row.Outages),
 							summarize(lost).Median, summarize(row.Paused).Median)
 					}
 				}

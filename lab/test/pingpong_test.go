@@ -52,7 +52,8 @@ func held(g *lab.Gateway) map[string]int {
 // leaked compares what gateways hold with what they held.
 func leaked(before, after map[string]int) (list []string) {
 	slack := map[string]int{"go_goroutines": 8, "process_open_fds": 4}
-	keys := maps.Clone(before)
+	keys := map[string]int{}
+	maps.Copy(keys, before)
 	maps.Copy(keys, after)
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		if d := after[key] - before[key]; d > slack[key] || -d > slack[key] && slack[key] == 0 {
