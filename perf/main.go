@@ -4,8 +4,8 @@
 // Every row is measured once in every round, so that whatever drifts meanwhile moves all of them; medians and ratios of
 // a round's figures are what to read. Everything happens in network namespaces that the program makes and removes.
 //
-// With -bgp it measures the control plane instead: see bgp.go; with -scrape what it costs to be watched: see scrape.go; with -moves hosts that move: see
-// moves.go.
+// With -bgp it measures the control plane instead: see bgp.go; with -scrape what it costs to be watched: see scrape.go; with -moves
+// hosts that move: see moves.go.
 // A run has parts (-only): test runs, live frames, the system beside its peers, the control plane, and what may not lose a packet. Parts that
 // are not measured stay in the result as an earlier run found them. With -compare it says what a change did; see compare.go.
 package main
@@ -88,15 +88,8 @@ func main() {
 	hosts := flag.Int("hosts", 1_000_000, "with -bgp and -scrape: how many")
 	base := flag.String("compare", "", "measure this tree against another commit, in turns; or show the last result against a raw file (bench.json)")
 	times := flag.Int("times", 4, "with -compare: runs of each")
-	ofMoves := movesFlags()
+	ofMoves, runMoves := movesFlags()
 	flag.Parse()
-	if asked, err := ofMoves(*out); asked {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
 	p := wholePlan
 	if *quick {
 		p = quickPlan
@@ -109,6 +102,8 @@ func main() {
 	}
 	var err error
 	switch {
+	case *ofMoves:
+		err = runMoves(*out)
 	case *ofBGP:
 		err = runBGP(*hosts, *out)
 	case *ofScrapes:

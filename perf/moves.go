@@ -88,19 +88,14 @@ type movesResult struct {
 	Crowd   *crowdSide  `json:"crowd,omitempty"`
 }
 
-// movesFlags adds this benchmark's flags; what it returns runs it, if it is asked for.
-func movesFlags() func(out string) (asked bool, err error) {
-	asked := flag.Bool("moves", false, "measure hosts that move instead: Roam, beside FRR and the kernel")
+// movesFlags adds this benchmark's flags: whether it is asked for, and what runs it then.
+func movesFlags() (asked *bool, run func(out string) error) {
+	asked = flag.Bool("moves", false, "measure hosts that move instead: Roam, beside FRR and the kernel")
 	moves := flag.Int("n", 20, "with -moves: moves of each kind")
 	few := flag.Int("few", 5, "with -moves: moves of each kind for FRR, which needs seconds for each to be over")
-	kinds := flag.String("kinds", "", "with -moves: only these, with commas between them; others stay as they were, and so does the crowd")
+	kinds := flag.String("kinds", "", "with -moves: only these, with commas between them, or crowd; the others stay as they were")
 	crowd := flag.Int("crowd", 10_000, "with -moves: hosts that move at once; 0 for none")
-	return func(out string) (bool, error) {
-		if !*asked {
-			return false, nil
-		}
-		return true, runMoves(*moves, *few, *crowd, *kinds, out)
-	}
+	return asked, func(out string) error { return runMoves(*moves, *few, *crowd, *kinds, out) }
 }
 
 func runMoves(moves, few, crowd int, kinds, out string) error {

@@ -37,10 +37,11 @@ type answer struct {
 	mac route.MAC
 }
 
-// heard is an answer and when it came.
+// heard is an answer, when it came, and whether it is one to a question rather than an announcement.
 type heard struct {
 	answer
-	at time.Time
+	at        time.Time
+	solicited bool
 }
 
 type conns struct {
@@ -114,19 +115,20 @@ func (a *asker) drop(link int) {
 	c.nd.Close()
 }
 
-func (a *asker) hear(link int, conn *packet.Conn, decode func([]byte) (netip.Addr, route.MAC, bool)) {
+func (a *asker) hear(link int, conn *packet.Conn, decode func([]byte) (answer heard, ok bool)) {
 	b := make([]byte, 128) // of longer frames the rest is of no interest
 	for {
 		n, _, err := conn.ReadFrom(b)
 		if err != nil {
 			return
 		}
-		addr, mac, ok := decode(b[:n])
+		h, ok := decode(b[:n])
 		if !ok {
 			continue
 		}
+		h.link, h.at = link, time.Now()
 		select {
-		case a.answers <- heard{answer{entry{link, addr}, mac}, time.Now()}:
+		case a.answers <- h:
 		case <-a.end:
 			return
 		}
@@ -143,6 +145,8 @@ const (
 	ndAdvert = 136
 	ndLen    = ndType + 24
 	ndOption = 2 // target link-layer address
+
+	ndSolicited = 0x40 // of the flags
 )
 
 // listen opens a socket that hears frames with this byte at this offset only; of IPv6 only ICMPv6.
@@ -175,11 +179,13 @@ func arpQuestion(ours net.HardwareAddr, holder route.MAC, own, addr netip.Addr) 
 	return b[:60] // the least that Ethernet carries
 }
 
-func arpAnswer(b []byte) (netip.Addr, route.MAC, bool) {
+func arpAnswer(b []byte) (h heard, ok bool) {
 	if len(b) < arpLen || binary.BigEndian.Uint32(b[ethernet:]) != 0x0001_0800 {
-		return netip.Addr{}, route.MAC{}, false
+		return h, false
 	}
-	return netip.AddrFrom4([4]byte(b[ethernet+14:])), route.MAC(b[ethernet+8 : ethernet+14]), true
+	h.addr, h.mac = netip.AddrFrom4([4]byte(b[ethernet+14:])), route.MAC(b[ethernet+8:ethernet+14])
+	h.solicited = h.addr != netip.AddrFrom4([4]byte(b[ethernet+24:]))
+	return h, true
 }
 
 // ndQuestion is a neighbour solicitation to one station, as when its reachability is confirmed, or to the group of all that may have the
@@ -201,13 +207,14 @@ func ndQuestion(ours net.HardwareAddr, holder route.MAC, own, addr netip.Addr) [
 	return append(b, text...)
 }
 
-func ndAnswer(b []byte) (netip.Addr, route.MAC, bool) {
+func ndAnswer(b []byte) (h heard, ok bool) {
 	if len(b) < ndLen || b[ethernet+7] != 255 {
-		return netip.Addr{}, route.MAC{}, false
+		return h, false
 	}
-	mac := route.MAC(b[6:12])
+	h.addr, h.mac = netip.AddrFrom16([16]byte(b[ndType+8:])), route.MAC(b[6:12])
 	if len(b) >= ndLen+8 && b[ndLen] == ndOption && b[ndLen+1] == 1 {
-		mac = route.MAC(b[ndLen+2 : ndLen+8])
+		h.mac = route.MAC(b[ndLen+2 : ndLen+8])
 	}
-	return netip.AddrFrom16([16]byte(b[ndType+8:])), mac, true
+	h.solicited = b[ndType+4]&ndSolicited != 0
+	return h, true
 }

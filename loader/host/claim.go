@@ -99,6 +99,7 @@ func (s *Source) admit(e entry, n neighbour) bool {
 		return true
 	default:
 		s.count(OutcomeFrozen)
+		s.turnAway(now.station)
 	}
 	s.restore(e)
 	return false
@@ -138,6 +139,14 @@ func (s *Source) mayMove(e entry, now sighting, before told, was bool) bool {
 		return !moves && z.Here && z.MAC == now.mac
 	}
 	return !moves || !s.moved(e, last, place{now.mac})
+}
+
+// turnAway has frames for a station that is refused here come to the gateway all the same, since its address is elsewhere: switches have
+// seen it speak.
+func (s *Source) turnAway(st station) {
+	if _, here := s.stations[st]; !here {
+		s.macsTo(st.segment, st.mac, false)
+	}
 }
 
 // stays reports whether a host is frozen, and not as this MAC's here: then nobody needs to be asked.

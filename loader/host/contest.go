@@ -15,6 +15,7 @@ import (
 // other's, both answer; then the one whose answer is answered for the same station gives in, unless its locator is the lower one.
 type contest struct {
 	claimant route.MAC // on the segment, zero for none
+	proxy    route.MAC // who answers for the holder, and so claims nothing
 	there    leave     // what another site claims, with sequence zero for nothing
 	asked    time.Time // the holder, the last time
 	until    time.Time // the holder may answer; once it has, that it need not be asked again
@@ -59,7 +60,7 @@ func (s *Source) dispute(e entry, claimant route.MAC, there leave) bool {
 		c = &contest{asked: asked, until: asked.Add(verdict)}
 		s.contests[e] = c
 	}
-	if !claimant.IsZero() {
+	if !claimant.IsZero() && claimant != c.proxy {
 		c.claimant = claimant
 	}
 	if there.sequence > 0 && (c.there.sequence == 0 || c.there.station || !there.station && there.sequence > c.there.sequence) {
@@ -93,10 +94,17 @@ func (s *Source) askAloud(e entry) {
 	}
 }
 
-// hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive. Nor does an answer
-// to an earlier question, from before the host moved.
+// hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive, nor does it get the address,
+// for it would answer for anybody: a standby does not hear what others are asked. Nor counts an answer to an earlier question, from before the host moved.
 func (s *Source) hear(a heard) []route.Change {
 	if s.neighbours[a.entry].mac != a.mac {
+		if c, ok := s.contests[a.entry]; ok && a.solicited && !a.at.Before(c.asked) {
+			c.proxy = a.mac
+			if c.claimant == a.mac {
+				c.claimant = route.MAC{}
+				s.restore(a.entry)
+			}
+		}
 		return nil
 	}
 	s.alive(a.entry)
@@ -178,6 +186,8 @@ func (s *Source) decide() map[entry]struct{} {
 // concede gives an address to whoever claims it.
 func (s *Source) concede(e entry, c *contest, changed map[entry]struct{}) {
 	switch {
+	case c.there.sequence == 0 && c.claimant.IsZero(): // a proxy's: whether the holder is here is asked in its turn
+		return
 	case c.there.sequence == 0:
 	case s.told[e].sequence > c.there.sequence: // another address of its station has answered: all of them are here
 		s.resume(e)

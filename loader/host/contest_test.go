@@ -62,9 +62,9 @@ func TestHolderIsSilent(t *testing.T) {
 		m.alive[answer{e, macB}] = true
 		m.found(addr, macA)
 		m.shows(addr, macB, SignClaim)
-		m.take(m.hear(heard{answer{e, route.MAC{2, 9}}, m.clock}))
-		m.take(m.hear(heard{answer{e, macB}, m.clock}))
-		m.take(m.hear(heard{answer{e, macA}, m.clock.Add(-time.Millisecond)}))
+		m.take(m.hear(heard{answer: answer{e, route.MAC{2, 9}}, at: m.clock}))
+		m.take(m.hear(heard{answer: answer{e, macB}, at: m.clock}))
+		m.take(m.hear(heard{answer: answer{e, macA}, at: m.clock.Add(-time.Millisecond)}))
 		m.pass(verdict - time.Millisecond)
 		m.has(addr, macA)
 		m.pass(time.Millisecond)
@@ -302,8 +302,22 @@ func TestAsk(t *testing.T) {
 			case <-time.After(time.Second):
 			}
 		}
-		if got.answer != (answer{e, mac(t, farMAC)}) {
+		if got.answer != (answer{e, mac(t, farMAC)}) || !got.solicited {
 			t.Errorf("%+v", got)
+		}
+		for len(a.answers) > 0 {
+			<-a.answers
+		}
+		if err := a.ask(p, e, broadcast); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got = <-a.answers:
+			if got.answer != (answer{e, mac(t, farMAC)}) {
+				t.Errorf("of all it was %+v who answered", got)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s does not answer who asks everybody", addr)
 		}
 	}
 	l.inFar(func() {
@@ -322,8 +336,8 @@ func TestAsk(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	for _, short := range [][]byte{nil, make([]byte, arpLen-1), make([]byte, ndLen-1)} {
-		_, _, arp := arpAnswer(short)
-		_, _, nd := ndAnswer(short)
+		_, arp := arpAnswer(short)
+		_, nd := ndAnswer(short)
 		if arp || nd {
 			t.Errorf("%d bytes are an answer", len(short))
 		}
@@ -357,7 +371,7 @@ func TestBothAnswer(t *testing.T) {
 			m.pass(time.Minute)
 			m.elsewhere(addr, macB, 1)
 			m.questions = nil
-			m.take(m.hear(heard{answer{e, macA}, m.clock}))
+			m.take(m.hear(heard{answer: answer{e, macA}, at: m.clock}))
 			m.has(addr, macA)
 			if asked := m.questions; len(asked) != 1 || asked[0] != (answer{e, broadcast}) {
 				t.Errorf("%s: a switch may believe that it left: asked %v", ours, asked)
@@ -395,5 +409,41 @@ func TestMACAtBothSites(t *testing.T) {
 	m.has("10.1.0.7", macA)
 	if c := m.claims[hostKey(1, netip.MustParseAddr("10.1.0.7"))]; c.Sequence != 0 || m.outcome(OutcomeDefended) != 0 || len(m.suspended) != 0 {
 		t.Errorf("%+v, %+v", c, m.Status())
+	}
+}
+
+// Who answers what the holder alone was asked answers for anybody: it does not get the address of one that is dead, whatever is heard of it first.
+// An announcement is no such answer.
+func TestProxyGetsNothing(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for _, kernel := range []bool{false, true} {
+			m := newModel(t, statesSegment())
+			e := m.entry(addr)
+			proxy := func() { m.take(m.hear(heard{answer: answer{e, macB}, at: m.clock, solicited: true})) }
+			m.found(addr, macA)
+			for range 2 {
+				if kernel {
+					m.found(addr, macB)
+				} else {
+					m.shows(addr, macB, SignClaim)
+				}
+				proxy()
+				m.shows(addr, macB, SignClaim) // its answer, as the data path sees it
+				m.pass(verdict)
+				m.has(addr, macA)
+				if m.table[e] != macA || len(m.contests) != 0 {
+					t.Errorf("the kernel has %s, %d contests", m.table[e], len(m.contests))
+				}
+				m.pass(time.Second)
+			}
+			m.pass(3 * time.Second)
+			m.has(addr, route.MAC{}) // it has not answered, that is all
+
+			m.found(addr, macA)
+			m.shows(addr, macB, SignClaim)
+			m.take(m.hear(heard{answer: answer{e, macB}, at: m.clock}))
+			m.pass(verdict)
+			m.has(addr, macB)
+		}
 	}
 }

@@ -2,8 +2,10 @@ package host
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -99,9 +101,11 @@ func (m *model) ask(_ *port, e entry, holder route.MAC) error {
 
 // answers has the stations that were asked answer, those that have what they were asked for.
 func (m *model) answers() {
-	for _, a := range m.questions {
-		if m.alive[a] {
-			m.take(m.hear(heard{a, m.clock}))
+	for _, q := range m.questions {
+		for _, a := range slices.SortedFunc(maps.Keys(m.alive), func(a, b answer) int { return slices.Compare(a.mac[:], b.mac[:]) }) {
+			if a == q || q.mac == broadcast && a.entry == q.entry {
+				m.take(m.hear(heard{answer: a, at: m.clock}))
+			}
 		}
 	}
 	m.questions = nil

@@ -78,7 +78,7 @@ func (s *Source) heed(g Sign) {
 func (s *Source) again(e entry, g Sign) {
 	if c, ok := s.contests[e]; ok && (!c.kept || c.again) {
 		c.asked = s.now()
-		_ = s.question(e) // an error is no answer
+		s.askAloud(e) // the switches may have been told that it left
 	}
 	if _, goes := s.leaving[e]; goes {
 		s.hints[e] = hint{left: hintTicks}
@@ -98,6 +98,7 @@ func (s *Source) confirm(g Sign) {
 	switch {
 	case (!found || n.mac != g.MAC) && s.stays(e, g.MAC):
 		s.count(OutcomeFrozen)
+		s.turnAway(station{s.ports[e.link].Index, g.MAC})
 		return
 	case found && n.mac == g.MAC:
 		s.again(e, g)
