@@ -102,8 +102,12 @@ func (m *model) ask(_ *port, e entry, holder route.MAC) error {
 // answers has the stations that were asked answer, those that have what they were asked for.
 func (m *model) answers() {
 	for _, q := range m.questions {
-		for _, a := range slices.SortedFunc(maps.Keys(m.alive), func(a, b answer) int { return slices.Compare(a.mac[:], b.mac[:]) }) {
-			if a == q || q.mac == broadcast && a.entry == q.entry {
+		list := []answer{q}
+		if q.mac == broadcast {
+			list = slices.SortedFunc(maps.Keys(m.alive), func(a, b answer) int { return slices.Compare(a.mac[:], b.mac[:]) })
+		}
+		for _, a := range list {
+			if m.alive[a] && a.entry == q.entry {
 				m.take(m.hear(heard{answer: a, at: m.clock}))
 			}
 		}
