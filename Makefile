@@ -26,7 +26,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-compare bench-bgp bench-scrape fuzz clean lab-tools
+.PHONY: help build install deb generate dashboards demo test test-kernels check bench bench-compare bench-bgp bench-moves bench-scrape fuzz clean lab-tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-compare: lab-tools ## what a change did: BASE is a commit, measured in tur
 
 bench-bgp: lab-tools ## a million EVPN hosts of a BGP neighbour, beside FRR and the kernel; needs 5 GB
 	go run ./perf -bgp
+
+bench-moves: lab-tools ## hosts that move, in every way, beside FRR and the kernel doing the same; ten minutes
+	go run ./perf -moves
 
 bench-scrape: lab-tools ## the data path's rate while Prometheus scrapes, beside its rate while nobody does
 	go run ./perf -scrape

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"roam/lab"
@@ -289,11 +290,12 @@ func (m *moveSide) move(kind *moveKind) error {
 		f.AwaitArrivals(100, time.Minute)
 	}
 	m.ready(h11)
+	results := stopAll(all)
 	for i, family := range []string{"IPv4", "IPv6"} {
 		r := m.row(kind, family)
 		worst, lost := time.Duration(0), 0
 		for k, f := range flows[2*i : 2*i+2] {
-			result := f.Stop()
+			result := results[f]
 			if at := f.Restored(); !at.IsZero() {
 				worst = max(worst, at.Sub(plugged))
 			}
@@ -308,13 +310,10 @@ func (m *moveSide) move(kind *moveKind) error {
 	if len(m.row(kind, "IPv4").Outages) == 1 {
 		progress("%s, %s: first outages %.1f and %.1f ms", m.What, kind.name, m.row(kind, "IPv4").Outages[0], m.row(kind, "IPv6").Outages[0])
 	}
-	paused := 1e3 * control.Stop().Gap.Seconds()
+	paused := 1e3 * results[control].Gap.Seconds()
 	for _, family := range []string{"IPv4", "IPv6"} {
 		r := m.row(kind, family)
 		r.Paused = append(r.Paused, paused)
-	}
-	for _, f := range by {
-		f.Stop()
 	}
 	if kind.stale {
 		for _, h := range []*lab.Host{h11, h12, h21} {
@@ -322,6 +321,21 @@ func (m *moveSide) move(kind *moveKind) error {
 		}
 	}
 	return nil
+}
+
+// stopAll ends streams at once: each waits for what it has lost.
+func stopAll(list []*lab.Flow) map[*lab.Flow]lab.Result {
+	results := make([]lab.Result, len(list))
+	var all sync.WaitGroup
+	for i, f := range list {
+		all.Go(func() { results[i] = f.Stop() })
+	}
+	all.Wait()
+	of := make(map[*lab.Flow]lab.Result, len(list))
+	for i, f := range list {
+		of[f] = results[i]
+	}
+	return of
 }
 
 // petrify makes what a host knows of its neighbours permanent, until the next flush of all: it learns nothing from anybody any more.
