@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"roam/lab"
@@ -83,17 +81,17 @@ func settled(s *lab.Sites, c *lab.Crowd) (whole, half float64, rounds int) {
 // countAt is how many of a crowd a gateway has at their site; each is in its list once.
 func countAt(g *lab.Gateway, c *lab.Crowd) (n int) {
 	out, err := g.Ctl("-o", "json", "host", "list")
-	if err != nil {
+	var hosts []struct {
+		Address netip.Addr
+		Site    string
+		Here    bool
+	}
+	if err != nil || json.Unmarshal([]byte(out), &hosts) != nil {
 		return 0
 	}
-	for lines := bufio.NewScanner(strings.NewReader(out)); lines.Scan(); {
-		var h struct {
-			Address netip.Addr
-			Site    string
-			Here    bool
-		}
-		here := g.Config.Site == lab.SiteNames[c.Site]
-		if json.Unmarshal(lines.Bytes(), &h) == nil && h.Site == lab.SiteNames[c.Site] && h.Here == here && !h.Address.Less(c.First) && !c.Addr(c.Size-1).Less(h.Address) {
+	here := g.Config.Site == lab.SiteNames[c.Site]
+	for _, h := range hosts {
+		if h.Site == lab.SiteNames[c.Site] && h.Here == here && !h.Address.Less(c.First) && !c.Addr(c.Size-1).Less(h.Address) {
 			n++
 		}
 	}

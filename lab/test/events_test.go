@@ -17,6 +17,7 @@ import (
 type happened struct {
 	Kind, Subject, What, Why, Do string
 	Time                         time.Time
+	DetectionSeconds             float64 `json:"detection_seconds"`
 }
 
 func events(g *lab.Gateway) (list []happened) {
