@@ -117,6 +117,12 @@ func (f *Flow) AwaitArrivals(more int, limit time.Duration) {
 	}
 }
 
+// Arrives is AwaitArrivals that says whether they came. Safe from any goroutine.
+func (f *Flow) Arrives(more int, limit time.Duration) bool {
+	goal := f.Received() + more
+	return f.await(limit, func() bool { return f.Received() >= goal })
+}
+
 // Stop ends the stream, waits until the last packet has arrived or nothing has come for half a second, and tells
 // what became of it.
 func (f *Flow) Stop() Result {

@@ -28,6 +28,8 @@ import (
 const (
 	moveRate = 1000 // packets a second of each probing stream
 	dataRate = 500  // of each stream that a moving host sends by itself
+
+	moveLimit = 15 * time.Second // an outage that takes longer is not waited for, but of silent hosts
 )
 
 // moveKind is one way to move.
@@ -74,6 +76,7 @@ type moveRow struct {
 	Family  string    `json:"family"`
 	Goal    float64   `json:"goal_ms"`
 	Outages []float64 `json:"outages_ms"`
+	Never   int       `json:"never"`     // outages that were not over after moveLimit
 	Lost    []int     `json:"lost"`      // packets of both streams that were sent after the host was plugged in
 	Paused  []float64 `json:"paused_ms"` // longest gap of a stream between hosts that stayed
 	Figure  Figure    `json:"ms"`
@@ -131,25 +134,38 @@ func runMoves(moves, few, crowd int, kinds, out string) error {
 				}
 			}
 		}
+		if err := result.write(out); err != nil { // a later one may not come to its end
+			return err
+		}
 	}
 	for _, side := range result.Sides {
-		for _, r := range side.Rows {
-			r.Figure, r.Commit, r.Date = summarize(r.Outages), result.Machine.Commit, result.Date
-		}
 		side.sites.Close()
 	}
 	if crowd > 0 && (kinds == "" || kinds == "crowd") {
 		progress("%d hosts at once", crowd)
 		result.Crowd = runCrowd(t, bins, crowd)
 	}
-	if err := result.keep(out); err != nil {
-		return err
-	}
-	if err := writeResult(out, result.Machine, "moves", result, result.markdown()); err != nil {
+	if err := result.write(out); err != nil {
 		return err
 	}
 	fmt.Print(result.markdown())
 	return nil
+}
+
+// write writes what there is, with what an earlier run measured and this one did not.
+func (r *movesResult) write(out string) error {
+	if err := r.keep(out); err != nil {
+		return err
+	}
+	for _, side := range r.Sides {
+		for _, row := range side.Rows {
+			if row.Commit == "" {
+				row.Commit, row.Date = r.Machine.Commit, r.Date
+			}
+			row.Figure = summarize(row.Outages)
+		}
+	}
+	return writeResult(out, r.Machine, "moves", r, r.markdown())
 }
 
 // keep takes over what an earlier run measured and this one did not.
@@ -286,10 +302,23 @@ func (m *moveSide) move(kind *moveKind) error {
 	if kind.show != nil {
 		kind.show(h11)
 	}
-	for _, f := range all {
-		f.AwaitArrivals(100, time.Minute)
+	wait := moveLimit
+	if kind.slow {
+		wait = 2 * time.Minute
 	}
-	m.ready(h11)
+	limit, never := time.After(wait), false
+	for _, f := range all {
+		for !never && !f.Arrives(100, time.Second) {
+			select {
+			case <-limit:
+				never = true
+			default:
+			}
+		}
+	}
+	if !never {
+		m.ready(h11)
+	}
 	results := stopAll(all)
 	for i, family := range []string{"IPv4", "IPv6"} {
 		r := m.row(kind, family)
@@ -305,6 +334,9 @@ func (m *moveSide) move(kind *moveKind) error {
 				}
 			}
 		}
+		if never {
+			worst, r.Never = time.Since(plugged), r.Never+1
+		}
 		r.Outages, r.Lost = append(r.Outages, 1e3*worst.Seconds()), append(r.Lost, lost)
 	}
 	if len(m.row(kind, "IPv4").Outages) == 1 {
@@ -318,6 +350,13 @@ func (m *moveSide) move(kind *moveKind) error {
 	if kind.stale {
 		for _, h := range []*lab.Host{h11, h12, h21} {
 			soften(h, h11, h12, h21)
+		}
+	}
+	if never { // what its outage ends by
+		for _, h := range senders {
+			for _, ip := range h.IPs() {
+				_, _ = h11.Try("ping", "-n", "-c", "1", "-W", "1", ip.String())
+			}
 		}
 	}
 	return nil
@@ -383,7 +422,11 @@ func (r *movesResult) markdown() string {
 						for i, n := range row.Lost {
 							lost[i] = float64(n)
 						}
-						cells += fmt.Sprintf(" %.1f | %.1f to %.1f | %d | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90, len(row.Outages),
+						more := ""
+						if row.Never > 0 {
+							more = "over "
+						}
+						cells += " " + more + fmt.Sprintf("%.1f | %.1f to %.1f | %d | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90, len(row.Outages),
 							summarize(lost).Median, summarize(row.Paused).Median)
 					}
 				}
