@@ -36,6 +36,8 @@ enum limits {
 	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
 	SIGHT_BUDGETS = 16384,	/* addresses and askers whose sightings are rationed at a time */
 	SEEN_ENTRIES = 8192,	/* senders that were looked up moments ago */
+	SHADOW_HOSTS = 16384,	/* hosts that shadow mode has notes of at a time */
+	SHADOW_PAIRS = 65536,	/* and pairs of them */
 	TRACE_FILTERS = 8,	/* who may trace at a time */
 	TRACE_BYTES = 256,	/* of a frame that an event holds at most */
 	TRACE_RING_SIZE = 1 << 22, /* bytes of the ring of events while somebody traces: some 6,500 with frames, 40,000 without */
@@ -380,6 +382,41 @@ struct sight_key {
 	__u64 hi, lo;		/* halves of the address as they lie in memory */
 	__u32 tenant;
 	__u32 ration;		/* enum sight_ration */
+};
+
+/* What a host sends that does not survive a routed move, and all that it sends. Counted in shadow mode only. */
+enum shadow_sign {
+	SHADOW_PACKETS = 0,
+	SHADOW_MULTICAST,	/* to a group, but for neighbour discovery */
+	SHADOW_BROADCAST,	/* to everybody, but for DHCP and ARP */
+	SHADOW_DHCP,		/* DHCP, as client or server (RFC 2131, RFC 8415) */
+	SHADOW_TTL_ONE,		/* TTL 1 to a neighbour */
+	SHADOW_TTL_MAX,		/* TTL 255 to a neighbour, who may insist on it (RFC 5082) */
+	SHADOW_VIRTUAL_MAC,	/* from a MAC that several stations share: VRRP and CARP, HSRP, GLBP */
+	SHADOW_SIGNS,
+};
+
+struct shadow_key {
+	__u64 hi, lo;		/* halves of the address as they lie in memory, or in lo the MAC of one without */
+	__u32 tenant;
+	__u32 link;		/* 1: it has no address */
+};
+
+struct shadow_host {
+	__u64 count[8];		/* packets by enum shadow_sign */
+	__u64 bytes;		/* of IP */
+	__u32 largest;		/* IP packet that nothing can make smaller: TCP is told what fits, where it is */
+	__u16 port;		/* slot */
+	__u8 mac[6];		/* of the frame that came last */
+	__u32 pad;
+};
+
+/* Two hosts of our subnets, the lower one first. */
+struct shadow_pair {
+	__u64 a_hi, a_lo;
+	__u64 b_hi, b_lo;
+	__u32 tenant;
+	__u32 pad;
 };
 
 struct counter {

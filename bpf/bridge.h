@@ -124,7 +124,7 @@ static __always_inline enum reason answer_back(struct pkt *p, __u32 end, enum re
 {
 	__u32 index = p->from, len = end - p->outer;
 	struct locator *l = bpf_map_lookup_elem(&locators, &index);
-	int family = turn_back(p->ctx, p->outer, p->l3 - sizeof(struct ethhdr), len, p->slot);
+	int family = shadow ? 4 : turn_back(p->ctx, p->outer, p->l3 - sizeof(struct ethhdr), len, p->slot);
 
 	if (!family || !l)
 		return DROP_TUNNEL_HEADER;

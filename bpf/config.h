@@ -54,5 +54,9 @@ const volatile __u32 probe_rate = 200;
 /* Frames may be longer than a page: the program was loaded with the kernel's frags flag. */
 const volatile _Bool frags = 0;
 
+/* The program only looks: it counts what it would do, tells what it sees, and passes every frame as it came. Nothing below writes into a
+ * frame, or changes its length, where this is set; see shadow.h. */
+const volatile _Bool shadow = 0;
+
 /* What the walk leaves behind beside its counters: enum run_mode. */
 const volatile __u8 run = RUN_LIVE;

@@ -32,6 +32,7 @@ struct {
 #include "mtu.h"
 #include "neigh.h"
 #include "probe.h"
+#include "shadow.h"
 #include "sight.h"
 #include "source.h"
 #include "trace.h"
@@ -205,6 +206,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 		return r == PASS_LINK_LOCAL ? probe(p) : r;
 	if (!p->tunnelled) {
 		sight_source(p);
+		observe(p);
 		r = neigh6(p);
 		if (r)
 			return r;
@@ -247,6 +249,7 @@ static __always_inline enum reason walk(struct pkt *p)
 		return r;
 	p->room = p->bytes - p->l3;
 	sight_link(p);
+	observe_link(p);
 	r = neigh(p);
 	if (r)
 		return r;
@@ -268,6 +271,8 @@ static __always_inline enum reason hand_over(struct pkt *p, enum reason r)
 	tenant = bpf_map_lookup_elem(&tenants, &p->tenant);
 	if (!tenant || tenant->flags & TENANT_ISOLATED)
 		return DROP_ISOLATED;
+	if (shadow)
+		return r;
 	eth = at(p, 0, sizeof(*eth));
 	if (!eth)
 		return DROP_SHORT;
@@ -337,6 +342,8 @@ static __always_inline int finish(struct pkt *p, enum reason r)
 		r = hand_over(p, r);
 		action = r < DROP_SHORT ? XDP_PASS : XDP_DROP;
 	}
+	if (shadow)
+		action = XDP_PASS;
 	count(p, r);
 	describe(p, r, action);
 	return action;
@@ -353,6 +360,8 @@ static __always_inline enum reason complain(struct pkt *p, enum reason r)
 	if (p->port->role & ROLE_FRAGMENT || p->nexthop.flags & (NHF_HELD | NHF_MOVED))
 		return r;
 	if (r == DROP_MTU && p->may_fragment) {
+		if (shadow) /* there is no port for it yet */
+			return p->ttl > 1 ? FWD_FRAGMENT : complain_by_icmp(p, DROP_TTL);
 		t = bpf_map_lookup_elem(&tenants, &tenant);
 		if (!t || !(t->flags & TENANT_FRAGMENT))
 			return r;
@@ -393,7 +402,7 @@ int traced(struct xdp_md *ctx)
 {
 	trace_begin(ctx);
 	bpf_tail_call(ctx, &programs, PROGRAM_WALK);
-	return XDP_DROP; /* the walk is there as long as this program: the daemon waits before it takes them apart */
+	return shadow ? XDP_PASS : XDP_DROP; /* the walk is there as long as this program: the daemon waits before it takes them apart */
 }
 
 /* Carries the enums of abi.h into BTF, from which Go generates its types and reads the names of reasons. */
@@ -422,6 +431,7 @@ struct abi_types {
 	enum probe probe;
 	enum sight_kind sight_kind;
 	enum sight_ration sight_ration;
+	enum shadow_sign shadow_sign;
 	enum reason reason;
 	struct table_header table_header;
 	struct sighting sighting;

@@ -312,6 +312,10 @@ static __always_inline enum reason ecn_apply(struct pkt *p)
 		return DROP_ECN;
 	if (tos == p->tos)
 		return REASON_NONE;
+	if (shadow) {
+		p->tos = tos;
+		return REASON_NONE;
+	}
 	if (p->v6) {
 		__u8 *b = at(p, p->l3, 2);
 

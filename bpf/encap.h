@@ -158,6 +158,8 @@ static __always_inline enum reason encap(struct pkt *p, const struct adjacency *
 {
 	enum reason r;
 
+	if (shadow)
+		return p->tunnelled ? FWD_REENCAP : FWD_ENCAP;
 	if (move_head(p, (int)p->l3 - adj->len))
 		return DROP_HEADROOM;
 	r = adj->flags & ADJ_IPV6 ? write_outer6(p, adj) : write_outer4(p, adj);
@@ -206,6 +208,8 @@ static __always_inline enum reason deliver(struct pkt *p, const __u8 mac[6], con
 	__u32 len = link_len(out);
 	enum reason r;
 
+	if (shadow)
+		return FWD_DELIVER;
 	if (p->l3 != len && move_head(p, (int)p->l3 - (int)len))
 		return DROP_HEADROOM;
 	r = put_link(p, out, mac);

@@ -277,7 +277,8 @@ static __always_inline enum reason answer(struct pkt *p)
 		return why;
 	if (p->later_fragment || icmp_error(p) || !in_budget(p))
 		return why;
-	if (p->tunnelled ? answer_tunnel(p, why) : answer_port(p, why))
+	p->egress = p->slot;
+	if (!shadow && (p->tunnelled ? answer_tunnel(p, why) : answer_port(p, why)))
 		return why;
 	return why == DROP_MTU ? FWD_TOO_BIG : FWD_EXPIRED;
 }

@@ -183,6 +183,21 @@ struct {
 	__type(value, struct counter);
 } sight_counters SEC(".maps");
 
+/* What shadow mode notes. Without it they have one entry, and nothing looks at it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* loader: SHADOW_HOSTS in shadow mode */
+	__type(key, struct shadow_key);
+	__type(value, struct shadow_host);
+} shadow_hosts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); /* loader: SHADOW_PAIRS in shadow mode */
+	__type(key, struct shadow_pair);
+	__type(value, struct counter);
+} shadow_pairs SEC(".maps");
+
 /* What happened. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -18,7 +18,7 @@ static __always_inline enum reason mtu(struct pkt *p)
 
 	if (p->ip_len > p->mtu)
 		return DROP_MTU;
-	if (tail > p->mtu && move_tail(p, (int)p->ip_len - (int)tail))
+	if (tail > p->mtu && !shadow && move_tail(p, (int)p->ip_len - (int)tail))
 		return DROP_MTU;
 	return REASON_NONE;
 }
@@ -36,7 +36,7 @@ __attribute__((noinline)) int mss_lower(struct xdp_md *ctx, __u32 l4, __u32 end,
 	struct tcphdr *tcp = ctx_at(ctx, l4, sizeof(*tcp));
 	__u32 off = l4 + sizeof(*tcp);
 
-	if (!tcp || l4 + tcp->doff * 4 > end)
+	if (shadow || !tcp || l4 + tcp->doff * 4 > end)
 		return 0;
 	end = l4 + tcp->doff * 4;
 	for (int i = 0; i < TCP_OPTIONS_MAX && off + 4 <= end; i++) {

@@ -154,6 +154,8 @@ __attribute__((noinline)) __u32 arp_answer(struct xdp_md *ctx, __u32 link, __u32
 	answer = answer_of(find_host4(tenant, target), segment, !!link, mac);
 	if (answer == ANSWER_NONE || (!sender && !defends(answer, link)) || asks_itself(eth, segment, answer))
 		return PASS_ARP;
+	if (shadow)
+		return FWD_ARP;
 
 	arp->op = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(tmp, arp->target_ip, 4);
@@ -285,6 +287,8 @@ __attribute__((noinline)) __u32 nd_answer(struct xdp_md *ctx, __u32 link, __u32 
 	s = bpf_map_lookup_elem(&segments, &segment);
 	if (answer == ANSWER_GATEWAY && s && s->flags & SEGMENT_ROUTER)
 		flags |= ND_ROUTER;
+	if (shadow)
+		return FWD_ND;
 	grow = l3 + sizeof(*nd) - ctx_len(ctx);
 	if (grow && bpf_xdp_adjust_tail(ctx, (int)grow))
 		return PASS_ND;

@@ -248,11 +248,14 @@ __attribute__((noinline)) __u32 probe_inner(struct xdp_md *ctx, __u32 outer, __u
 		ethertype = ctx_at(ctx, outer - sizeof(*ethertype), sizeof(*ethertype));
 		if (type != (v6 ? ICMP6_ECHOREPLY : ICMP_ECHOREPLY) || !ethertype)
 			return DROP_PROBE;
-		*ethertype = bpf_htons(PROBE_ETHERTYPE);
+		if (!shadow)
+			*ethertype = bpf_htons(PROBE_ETHERTYPE);
 		return PASS_PROBE;
 	}
 	if (type != (v6 ? ICMP6_ECHO : ICMP_ECHO) || !probe_spend(from))
 		return DROP_PROBE;
+	if (shadow)
+		return FWD_PROBE;
 	return turn_inner(ctx, l3, v6) || turn_outer(ctx, outer, l3, port) ? DROP_PROBE : FWD_PROBE;
 }
 

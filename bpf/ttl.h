@@ -13,6 +13,10 @@
 /* Writes the TTL of the IP header, and its checksum. */
 static __always_inline enum reason ttl_set(struct pkt *p, __u8 ttl)
 {
+	if (shadow) {
+		p->ttl = ttl;
+		return REASON_NONE;
+	}
 	if (p->v6) {
 		struct ipv6hdr *ip = at(p, p->l3, sizeof(*ip));
 

@@ -45,8 +45,8 @@ type datapathAbiTypes struct {
 	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
+	ShadowSign    uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -182,6 +182,8 @@ const (
 	datapathLimitsSIGHTINGS_SIZE   datapathLimits = 262144
 	datapathLimitsSIGHT_BUDGETS    datapathLimits = 16384
 	datapathLimitsSEEN_ENTRIES     datapathLimits = 8192
+	datapathLimitsSHADOW_HOSTS     datapathLimits = 16384
+	datapathLimitsSHADOW_PAIRS     datapathLimits = 65536
 	datapathLimitsTRACE_FILTERS    datapathLimits = 8
 	datapathLimitsTRACE_BYTES      datapathLimits = 256
 	datapathLimitsTRACE_RING_SIZE  datapathLimits = 4194304
@@ -445,6 +447,47 @@ type datapathSet struct {
 	Member [64]uint32
 }
 
+type datapathShadowHost struct {
+	_       structs.HostLayout
+	Count   [8]uint64
+	Bytes   uint64
+	Largest uint32
+	Port    uint16
+	Mac     [6]uint8
+	Pad     uint32
+}
+
+type datapathShadowKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Link   uint32
+}
+
+type datapathShadowPair struct {
+	_      structs.HostLayout
+	A_hi   uint64
+	A_lo   uint64
+	B_hi   uint64
+	B_lo   uint64
+	Tenant uint32
+	Pad    uint32
+}
+
+type datapathShadowSign uint32
+
+const (
+	datapathShadowSignSHADOW_PACKETS     datapathShadowSign = 0
+	datapathShadowSignSHADOW_MULTICAST   datapathShadowSign = 1
+	datapathShadowSignSHADOW_BROADCAST   datapathShadowSign = 2
+	datapathShadowSignSHADOW_DHCP        datapathShadowSign = 3
+	datapathShadowSignSHADOW_TTL_ONE     datapathShadowSign = 4
+	datapathShadowSignSHADOW_TTL_MAX     datapathShadowSign = 5
+	datapathShadowSignSHADOW_VIRTUAL_MAC datapathShadowSign = 6
+	datapathShadowSignSHADOW_SIGNS       datapathShadowSign = 7
+)
+
 type datapathSightKey struct {
 	_      structs.HostLayout
 	Hi     uint64
@@ -647,6 +690,8 @@ const (
 	datapathMapSeen            = "seen"
 	datapathMapSegments        = "segments"
 	datapathMapSets            = "sets"
+	datapathMapShadowHosts     = "shadow_hosts"
+	datapathMapShadowPairs     = "shadow_pairs"
 	datapathMapSightBudgets    = "sight_budgets"
 	datapathMapSightCounters   = "sight_counters"
 	datapathMapSightings       = "sightings"
@@ -676,6 +721,7 @@ const (
 	datapathVarOuterDscp       = "outer_dscp"
 	datapathVarProbeRate       = "probe_rate"
 	datapathVarRun             = "run"
+	datapathVarShadow          = "shadow"
 	datapathVarSightRate       = "sight_rate"
 	datapathVarSourceCheck     = "source_check"
 	datapathVarVxlanGpePort    = "vxlan_gpe_port"
@@ -755,6 +801,8 @@ type datapathMapSpecs struct {
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	ShadowHosts     *ebpf.MapSpec `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.MapSpec `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
@@ -786,6 +834,7 @@ type datapathVariableSpecs struct {
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
 	ProbeRate    *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run          *ebpf.VariableSpec `ebpf:"run"`
+	Shadow       *ebpf.VariableSpec `ebpf:"shadow"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -833,6 +882,8 @@ type datapathMaps struct {
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	ShadowHosts     *ebpf.Map `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.Map `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
@@ -867,6 +918,8 @@ func (m *datapathMaps) Close() error {
 		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.ShadowHosts,
+		m.ShadowPairs,
 		m.SightBudgets,
 		m.SightCounters,
 		m.Sightings,
@@ -899,6 +952,7 @@ type datapathVariables struct {
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
 	ProbeRate    *ebpf.Variable `ebpf:"probe_rate"`
 	Run          *ebpf.Variable `ebpf:"run"`
+	Shadow       *ebpf.Variable `ebpf:"shadow"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`

@@ -3,6 +3,7 @@ package maps
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	"github.com/cilium/ebpf"
@@ -41,6 +42,7 @@ type Tune struct {
 	ICMPBurst   uint32 // and at once
 	Sightings   uint32 // a second of one host, 0 for none
 	Probes      uint32 // answered a second, of one locator's, 0 for none
+	Shadow      bool   // passes every frame as it came, and notes what it would do and who talks to whom
 	Ports       TunnelPorts
 }
 
@@ -57,7 +59,7 @@ func (t Tune) constants() map[string]any {
 	return map[string]any{
 		"source_check": t.SourceCheck, "outer_dscp": t.OuterDSCP, "mss_clamp": t.ClampMSS, "keep_ttl": t.KeepTTL, "bridging": t.Bridging,
 		"egress_policy": t.Egress,
-		"frags":         t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings, "probe_rate": t.Probes,
+		"frags":         t.Frags, "icmp_rate": t.ICMPRate, "icmp_burst": t.ICMPBurst, "sight_rate": t.Sightings, "probe_rate": t.Probes, "shadow": t.Shadow,
 		"vxlan_port": t.Ports.VXLAN, "vxlan_gpe_port": t.Ports.VXLANGPE, "geneve_port": t.Ports.Geneve,
 		"gue_port": t.Ports.GUE, "lisp_port": t.Ports.LISP,
 	}
@@ -105,6 +107,10 @@ func Load(o Options) (*Objects, error) {
 			spec.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
+	if o.Tune.Shadow {
+		spec.Maps[datapathMapShadowHosts].MaxEntries = uint32(datapathLimitsSHADOW_HOSTS)
+		spec.Maps[datapathMapShadowPairs].MaxEntries = uint32(datapathLimitsSHADOW_PAIRS)
+	}
 	spec.Maps[datapathMapTraceRing].MaxEntries = uint32(os.Getpagesize()) // the least there is
 	var loaded struct {
 		loadedObjects
@@ -138,11 +144,14 @@ type loadedObjects struct {
 	Accept *ebpf.Program `ebpf:"accept"`
 }
 
-// Pins returns what must be pinned besides the program: the maps, and the array that holds the program's other half, which
+// Pins returns what must be pinned besides the program: the maps, in shadow mode its own, too, and the array that holds the program's other half, which
 // empties when nobody has it open or pinned.
 func (o *Objects) Pins() map[string]*ebpf.Map {
 	pins := o.All()
 	pins[datapathMapPrograms] = o.Programs
+	if o.Shadow() {
+		maps.Copy(pins, o.ShadowMaps())
+	}
 	return pins
 }
 

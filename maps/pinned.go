@@ -13,6 +13,7 @@ import (
 // is there to be asked. Safe for concurrent use.
 type Pinned struct {
 	Generation string // name of the generation in force, such as "gen3"
+	Shadow     bool   // it passes every frame as it came
 
 	ports, counters, hosts4, hosts6 *ebpf.Map
 }
@@ -36,6 +37,8 @@ func OpenPinned(folder string) (_ *Pinned, err error) {
 			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
 		}
 	}
+	_, err = os.Stat(filepath.Join(folder, p.Generation, ShadowMap))
+	p.Shadow = err == nil
 	if h, err := readHeader(datapathMapHosts4, p.hosts4); err != nil {
 		return nil, err
 	} else if h.Version != Version {

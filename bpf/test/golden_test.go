@@ -91,6 +91,9 @@ func (w *world) checkAt(t testing.TB, slot uint16, in []byte, x want) {
 	if w.twin != nil && !w.twin.check(t, w, slot, in, action, out, x.reason) {
 		failed = true
 	}
+	if w.shade != nil && !w.shade.check(t, w, slot, in, x.reason) {
+		failed = true
+	}
 	if failed {
 		t.Logf("frame:\n%s", describe(in))
 	}

@@ -195,7 +195,7 @@ func site(t testing.TB, in ingress) *world {
 	}
 	w.fill(in)
 	if in == onLAN || in == onWAN || os.Getenv("ROAM_TWINS") != "few" {
-		w.twin = w.traced(t)
+		w.twin, w.shade = w.traced(t), w.shaded(t)
 	}
 	sites.byIngress[in] = w
 	return w

@@ -28,6 +28,7 @@ func TestVerifier(t *testing.T) {
 		{"dry", maps.Options{Dry: true}},
 		{"traced", maps.Options{Trace: true}},
 		{"egress", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Egress, t.SourceCheck = true, maps.SourceStrict })}},
+		{"shadow", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Shadow = true })}},
 		{"bridging", maps.Options{Tune: tuned(func(t *maps.Tune) { t.Bridging, t.KeepTTL = true, true })}},
 		{"bridging, egress, strict", maps.Options{Tune: tuned(func(t *maps.Tune) {
 			t.Bridging, t.KeepTTL, t.Egress, t.SourceCheck = true, true, true, maps.SourceStrict

@@ -44,6 +44,7 @@ type world struct {
 	counting map[uint16]bool // slots that have or had a port, and 0
 	fuzzed   bool            // FuzzWalk settles now and then, not after every frame
 	twin     *twin           // a traced instance that gets every checked frame too, or nil
+	shade    *shade          // and one in shadow mode
 }
 
 // newWorld loads the program over empty tables for some hundred hosts.

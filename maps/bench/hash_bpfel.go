@@ -39,8 +39,8 @@ type hashAbiTypes struct {
 	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
+	ShadowSign    uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -260,6 +260,34 @@ type hashSet struct {
 	Member [64]uint32
 }
 
+type hashShadowHost struct {
+	_       structs.HostLayout
+	Count   [8]uint64
+	Bytes   uint64
+	Largest uint32
+	Port    uint16
+	Mac     [6]uint8
+	Pad     uint32
+}
+
+type hashShadowKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Link   uint32
+}
+
+type hashShadowPair struct {
+	_      structs.HostLayout
+	A_hi   uint64
+	A_lo   uint64
+	B_hi   uint64
+	B_lo   uint64
+	Tenant uint32
+	Pad    uint32
+}
+
 type hashSightKey struct {
 	_      structs.HostLayout
 	Hi     uint64
@@ -393,6 +421,8 @@ const (
 	hashMapSeen            = "seen"
 	hashMapSegments        = "segments"
 	hashMapSets            = "sets"
+	hashMapShadowHosts     = "shadow_hosts"
+	hashMapShadowPairs     = "shadow_pairs"
 	hashMapSightBudgets    = "sight_budgets"
 	hashMapSightCounters   = "sight_counters"
 	hashMapSightings       = "sightings"
@@ -432,6 +462,7 @@ const (
 	hashVarOuterDscp       = "outer_dscp"
 	hashVarProbeRate       = "probe_rate"
 	hashVarRun             = "run"
+	hashVarShadow          = "shadow"
 	hashVarSightRate       = "sight_rate"
 	hashVarSourceCheck     = "source_check"
 	hashVarVxlanGpePort    = "vxlan_gpe_port"
@@ -521,6 +552,8 @@ type hashMapSpecs struct {
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	ShadowHosts     *ebpf.MapSpec `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.MapSpec `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
@@ -555,6 +588,7 @@ type hashVariableSpecs struct {
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run            *ebpf.VariableSpec `ebpf:"run"`
+	Shadow         *ebpf.VariableSpec `ebpf:"shadow"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -605,6 +639,8 @@ type hashMaps struct {
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	ShadowHosts     *ebpf.Map `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.Map `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
@@ -642,6 +678,8 @@ func (m *hashMaps) Close() error {
 		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.ShadowHosts,
+		m.ShadowPairs,
 		m.SightBudgets,
 		m.SightCounters,
 		m.Sightings,
@@ -677,6 +715,7 @@ type hashVariables struct {
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.Variable `ebpf:"probe_rate"`
 	Run            *ebpf.Variable `ebpf:"run"`
+	Shadow         *ebpf.Variable `ebpf:"shadow"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`

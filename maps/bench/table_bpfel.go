@@ -39,8 +39,8 @@ type tableAbiTypes struct {
 	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
+	ShadowSign    uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -248,6 +248,34 @@ type tableSet struct {
 	Member [64]uint32
 }
 
+type tableShadowHost struct {
+	_       structs.HostLayout
+	Count   [8]uint64
+	Bytes   uint64
+	Largest uint32
+	Port    uint16
+	Mac     [6]uint8
+	Pad     uint32
+}
+
+type tableShadowKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Link   uint32
+}
+
+type tableShadowPair struct {
+	_      structs.HostLayout
+	A_hi   uint64
+	A_lo   uint64
+	B_hi   uint64
+	B_lo   uint64
+	Tenant uint32
+	Pad    uint32
+}
+
 type tableSightKey struct {
 	_      structs.HostLayout
 	Hi     uint64
@@ -379,6 +407,8 @@ const (
 	tableMapSeen            = "seen"
 	tableMapSegments        = "segments"
 	tableMapSets            = "sets"
+	tableMapShadowHosts     = "shadow_hosts"
+	tableMapShadowPairs     = "shadow_pairs"
 	tableMapSightBudgets    = "sight_budgets"
 	tableMapSightCounters   = "sight_counters"
 	tableMapSightings       = "sightings"
@@ -418,6 +448,7 @@ const (
 	tableVarOuterDscp       = "outer_dscp"
 	tableVarProbeRate       = "probe_rate"
 	tableVarRun             = "run"
+	tableVarShadow          = "shadow"
 	tableVarSightRate       = "sight_rate"
 	tableVarSourceCheck     = "source_check"
 	tableVarVxlanGpePort    = "vxlan_gpe_port"
@@ -505,6 +536,8 @@ type tableMapSpecs struct {
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	ShadowHosts     *ebpf.MapSpec `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.MapSpec `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
@@ -539,6 +572,7 @@ type tableVariableSpecs struct {
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run            *ebpf.VariableSpec `ebpf:"run"`
+	Shadow         *ebpf.VariableSpec `ebpf:"shadow"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -587,6 +621,8 @@ type tableMaps struct {
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	ShadowHosts     *ebpf.Map `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.Map `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
@@ -622,6 +658,8 @@ func (m *tableMaps) Close() error {
 		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.ShadowHosts,
+		m.ShadowPairs,
 		m.SightBudgets,
 		m.SightCounters,
 		m.Sightings,
@@ -657,6 +695,7 @@ type tableVariables struct {
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.Variable `ebpf:"probe_rate"`
 	Run            *ebpf.Variable `ebpf:"run"`
+	Shadow         *ebpf.Variable `ebpf:"shadow"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`

@@ -39,8 +39,8 @@ type trieAbiTypes struct {
 	Probe         uint32
 	SightKind     uint32
 	SightRation   uint32
+	ShadowSign    uint32
 	Reason        uint32
-	_             [4]byte
 	TableHeader   struct {
 		_       structs.HostLayout
 		Magic   uint64
@@ -248,6 +248,34 @@ type trieSet struct {
 	Member [64]uint32
 }
 
+type trieShadowHost struct {
+	_       structs.HostLayout
+	Count   [8]uint64
+	Bytes   uint64
+	Largest uint32
+	Port    uint16
+	Mac     [6]uint8
+	Pad     uint32
+}
+
+type trieShadowKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Link   uint32
+}
+
+type trieShadowPair struct {
+	_      structs.HostLayout
+	A_hi   uint64
+	A_lo   uint64
+	B_hi   uint64
+	B_lo   uint64
+	Tenant uint32
+	Pad    uint32
+}
+
 type trieSightKey struct {
 	_      structs.HostLayout
 	Hi     uint64
@@ -381,6 +409,8 @@ const (
 	trieMapSeen            = "seen"
 	trieMapSegments        = "segments"
 	trieMapSets            = "sets"
+	trieMapShadowHosts     = "shadow_hosts"
+	trieMapShadowPairs     = "shadow_pairs"
 	trieMapSightBudgets    = "sight_budgets"
 	trieMapSightCounters   = "sight_counters"
 	trieMapSightings       = "sightings"
@@ -420,6 +450,7 @@ const (
 	trieVarOuterDscp       = "outer_dscp"
 	trieVarProbeRate       = "probe_rate"
 	trieVarRun             = "run"
+	trieVarShadow          = "shadow"
 	trieVarSightRate       = "sight_rate"
 	trieVarSourceCheck     = "source_check"
 	trieVarVxlanGpePort    = "vxlan_gpe_port"
@@ -509,6 +540,8 @@ type trieMapSpecs struct {
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	ShadowHosts     *ebpf.MapSpec `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.MapSpec `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
@@ -543,6 +576,7 @@ type trieVariableSpecs struct {
 	OuterDscp      *ebpf.VariableSpec `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run            *ebpf.VariableSpec `ebpf:"run"`
+	Shadow         *ebpf.VariableSpec `ebpf:"shadow"`
 	SightRate      *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -593,6 +627,8 @@ type trieMaps struct {
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	ShadowHosts     *ebpf.Map `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.Map `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
@@ -630,6 +666,8 @@ func (m *trieMaps) Close() error {
 		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.ShadowHosts,
+		m.ShadowPairs,
 		m.SightBudgets,
 		m.SightCounters,
 		m.Sightings,
@@ -665,6 +703,7 @@ type trieVariables struct {
 	OuterDscp      *ebpf.Variable `ebpf:"outer_dscp"`
 	ProbeRate      *ebpf.Variable `ebpf:"probe_rate"`
 	Run            *ebpf.Variable `ebpf:"run"`
+	Shadow         *ebpf.Variable `ebpf:"shadow"`
 	SightRate      *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck    *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort   *ebpf.Variable `ebpf:"vxlan_gpe_port"`

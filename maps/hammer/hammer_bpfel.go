@@ -190,6 +190,34 @@ type HammerSet struct {
 	Member [64]uint32
 }
 
+type HammerShadowHost struct {
+	_       structs.HostLayout
+	Count   [8]uint64
+	Bytes   uint64
+	Largest uint32
+	Port    uint16
+	Mac     [6]uint8
+	Pad     uint32
+}
+
+type HammerShadowKey struct {
+	_      structs.HostLayout
+	Hi     uint64
+	Lo     uint64
+	Tenant uint32
+	Link   uint32
+}
+
+type HammerShadowPair struct {
+	_      structs.HostLayout
+	A_hi   uint64
+	A_lo   uint64
+	B_hi   uint64
+	B_lo   uint64
+	Tenant uint32
+	Pad    uint32
+}
+
 type HammerSightKey struct {
 	_      structs.HostLayout
 	Hi     uint64
@@ -325,6 +353,8 @@ const (
 	HammerMapSeen            = "seen"
 	HammerMapSegments        = "segments"
 	HammerMapSets            = "sets"
+	HammerMapShadowHosts     = "shadow_hosts"
+	HammerMapShadowPairs     = "shadow_pairs"
 	HammerMapSightBudgets    = "sight_budgets"
 	HammerMapSightCounters   = "sight_counters"
 	HammerMapSightings       = "sightings"
@@ -354,6 +384,7 @@ const (
 	HammerVarOuterDscp       = "outer_dscp"
 	HammerVarProbeRate       = "probe_rate"
 	HammerVarRun             = "run"
+	HammerVarShadow          = "shadow"
 	HammerVarSightRate       = "sight_rate"
 	HammerVarSourceCheck     = "source_check"
 	HammerVarVxlanGpePort    = "vxlan_gpe_port"
@@ -432,6 +463,8 @@ type HammerMapSpecs struct {
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
 	Sets            *ebpf.MapSpec `ebpf:"sets"`
+	ShadowHosts     *ebpf.MapSpec `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.MapSpec `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.MapSpec `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.MapSpec `ebpf:"sight_counters"`
 	Sightings       *ebpf.MapSpec `ebpf:"sightings"`
@@ -465,6 +498,7 @@ type HammerVariableSpecs struct {
 	OuterDscp    *ebpf.VariableSpec `ebpf:"outer_dscp"`
 	ProbeRate    *ebpf.VariableSpec `ebpf:"probe_rate"`
 	Run          *ebpf.VariableSpec `ebpf:"run"`
+	Shadow       *ebpf.VariableSpec `ebpf:"shadow"`
 	SightRate    *ebpf.VariableSpec `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.VariableSpec `ebpf:"source_check"`
 	VxlanGpePort *ebpf.VariableSpec `ebpf:"vxlan_gpe_port"`
@@ -513,6 +547,8 @@ type HammerMaps struct {
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
 	Sets            *ebpf.Map `ebpf:"sets"`
+	ShadowHosts     *ebpf.Map `ebpf:"shadow_hosts"`
+	ShadowPairs     *ebpf.Map `ebpf:"shadow_pairs"`
 	SightBudgets    *ebpf.Map `ebpf:"sight_budgets"`
 	SightCounters   *ebpf.Map `ebpf:"sight_counters"`
 	Sightings       *ebpf.Map `ebpf:"sightings"`
@@ -549,6 +585,8 @@ func (m *HammerMaps) Close() error {
 		m.Seen,
 		m.Segments,
 		m.Sets,
+		m.ShadowHosts,
+		m.ShadowPairs,
 		m.SightBudgets,
 		m.SightCounters,
 		m.Sightings,
@@ -583,6 +621,7 @@ type HammerVariables struct {
 	OuterDscp    *ebpf.Variable `ebpf:"outer_dscp"`
 	ProbeRate    *ebpf.Variable `ebpf:"probe_rate"`
 	Run          *ebpf.Variable `ebpf:"run"`
+	Shadow       *ebpf.Variable `ebpf:"shadow"`
 	SightRate    *ebpf.Variable `ebpf:"sight_rate"`
 	SourceCheck  *ebpf.Variable `ebpf:"source_check"`
 	VxlanGpePort *ebpf.Variable `ebpf:"vxlan_gpe_port"`
