@@ -24,6 +24,10 @@ func countersCommand() *cli.Command {
 func countersTable(w io.Writer, n *api.Counters, all bool) {
 	reasons := slices.DeleteFunc(slices.Clone(n.Reasons), func(r api.ReasonCount) bool { return !all && r.Packets == 0 })
 	slices.SortStableFunc(reasons, func(a, b api.ReasonCount) int { return cmp.Compare(a.Port, b.Port) })
+	if n.Shadow {
+		fmt.Fprintln(w, "in shadow mode: what would have happened")
+		fmt.Fprintln(w)
+	}
 	row(w, "PORT", "VERDICT", "REASON", "PACKETS", "BYTES")
 	for _, r := range reasons {
 		row(w, r.Port, r.Verdict, r.Reason, r.Packets, r.Bytes)

@@ -122,8 +122,8 @@ func TestWrongCommandLines(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, gateway, session, ping, counters, top, events, trace, capture, explain, doctor, reload, completion"},
-		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, gateway, session, ping, counters, top, events, trace, capture, explain, doctor, reload, completion"},
+		{"", 2, "roamctl needs a command\n  one of: status, route, host, site, gateway, session, ping, counters, top, events, trace, capture, explain, doctor, shadow, reload, completion"},
+		{"rout", 2, "\"rout\" is no command of roamctl\n  one of: status, route, host, site, gateway, session, ping, counters, top, events, trace, capture, explain, doctor, shadow, reload, completion"},
 		{"route", 2, "roamctl route needs a command\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"route ad 10.1.0.7", 2, "\"ad\" is no command of roamctl route\n  one of: add, del, flush, list, get, watch, import, export"},
 		{"status now", 2, "status takes no argument: \"now\" is one too many\n  usage: roamctl status"},

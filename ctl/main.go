@@ -116,7 +116,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			statusCommand(), routeCommand(), hostCommand(), siteCommand(), gatewayCommand(), sessionCommand(), pingCommand(), countersCommand(), topCommand(), eventsCommand(), traceCommand(), captureCommand(), explainCommand(),
-			doctorCommand(), reloadCommand(), completionCommand(),
+			doctorCommand(), shadowCommand(), reloadCommand(), completionCommand(),
 		},
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,
 		EnableBashCompletion:      true,

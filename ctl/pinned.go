@@ -50,7 +50,7 @@ func openPinned(folder string) (pins, error) {
 func (p *pinned) Status() (api.Status, error) {
 	used4, used6, slots, err := p.Hosts()
 	return api.Status{
-		Ports: p.ports,
+		Shadow: p.Shadow, Ports: p.ports,
 		Tables: []api.Table{
 			{Name: "hosts4", Entries: used4, Capacity: slots}, {Name: "hosts6", Entries: used6, Capacity: slots},
 		},
@@ -60,7 +60,7 @@ func (p *pinned) Status() (api.Status, error) {
 
 // Counters reads the reasons of every port.
 func (p *pinned) Counters() (api.Counters, error) {
-	var out api.Counters
+	out := api.Counters{Shadow: p.Shadow}
 	counts, err := p.Pinned.Counters()
 	for _, c := range counts {
 		reason := maps.ReasonName(c.Reason)

@@ -21,7 +21,7 @@ func statusCommand() *cli.Command {
 }
 
 func statusTables(w io.Writer, s *api.Status) {
-	fmt.Fprintf(w, "roamd %s at site %s, process %d, up %s\n", s.Version, s.Site, s.PID, age(s.UptimeSeconds))
+	fmt.Fprintf(w, "roamd %s at site %s%s, process %d, up %s\n", s.Version, s.Site, inShadow(s.Shadow), s.PID, age(s.UptimeSeconds))
 	fmt.Fprintln(w)
 	row(w, "PORT", "VLAN", "ROLES", "MODE", "MTU", "STATE")
 	for _, p := range s.Ports {
@@ -85,4 +85,12 @@ func segmentTable(w io.Writer, segments []api.Segment) {
 		}
 		row(w, s.Name, s.State, age(s.SinceSeconds), who, rank, others)
 	}
+}
+
+// inShadow says that all that is told did not happen.
+func inShadow(shadow bool) string {
+	if shadow {
+		return ", in shadow mode: it does nothing"
+	}
+	return ""
 }

@@ -45,6 +45,7 @@ type Config struct {
 	Mode       string // of XDP, native where empty
 	Hosts      int
 	Pin        string
+	Shadow     bool
 }
 
 // BGP is a gateway's speaker. Neighbours are entries of the configuration, as text.

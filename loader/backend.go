@@ -194,7 +194,7 @@ func (o observer) Status(ctx context.Context) (api.Status, error) {
 	d := o.d
 	c := d.config.Load()
 	s := api.Status{
-		Version: version, Site: c.Site, PID: os.Getpid(), UptimeSeconds: time.Since(d.started).Seconds(),
+		Version: version, Site: c.Site, Shadow: c.Datapath.Shadow, PID: os.Getpid(), UptimeSeconds: time.Since(d.started).Seconds(),
 		Ports: d.ports(), Tables: d.tables(), Warnings: append([]string{}, c.Warnings...),
 	}
 	sources, err := d.sources(ctx)
@@ -390,7 +390,7 @@ func (d *daemon) locators() (map[netip.Addr]datapath.LocatorState, []maps.Counte
 }
 
 func (o observer) Counters(context.Context) (api.Counters, error) {
-	out := api.Counters{Reasons: []api.ReasonCount{}, Locators: []api.LocatorCount{}, Refused: []api.RefusedCount{}}
+	out := api.Counters{Reasons: []api.ReasonCount{}, Locators: []api.LocatorCount{}, Refused: []api.RefusedCount{}, Shadow: o.d.plane.Shadow()}
 	snapshot, err := o.d.packets()
 	if err != nil {
 		return out, err

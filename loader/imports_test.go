@@ -38,6 +38,7 @@ var ours = map[string][]string{
 	"roam/loader/bfd":      {"roam/loader/standing"},
 	"roam/loader/probe":    {"roam/loader/standing"},
 	"roam/loader/standing": {},
+	"roam/loader/affinity": {},
 	"roam/loader/api":      {"roam/loader/route", "roam/loader/event"},
 
 	"roam/loader/source/file": {"roam/loader/route"},

@@ -24,13 +24,14 @@ func main() {
 	app := &cli.App{
 		Name:            "roamd",
 		Usage:           "route on host addresses between sites",
-		UsageText:       "roamd --config FILE [--check | --detach]",
+		UsageText:       "roamd --config FILE [--check | --detach | --shadow]",
 		Version:         version,
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Value: defaultConfig, Usage: "configuration `FILE`"},
 			&cli.BoolFlag{Name: "check", Usage: "validate the configuration, change nothing, and exit"},
 			&cli.BoolFlag{Name: "detach", Usage: "stop forwarding: detach from the ports, remove what is pinned, restore the kernel's settings, and exit"},
+			&cli.BoolFlag{Name: "shadow", Usage: "look, learn and report, and do nothing, whatever datapath.shadow says"},
 			&cli.BoolFlag{Name: "verbose", Usage: "log what is of interest only to who looks for something"},
 		},
 		Action: func(c *cli.Context) error { return start(c) },
@@ -53,6 +54,8 @@ func start(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	cfg.Datapath.Shadow = cfg.Datapath.Shadow || c.Bool("shadow")
+	hush(cfg)
 	log := logger(c.Bool("verbose"))
 	for _, w := range cfg.Warnings {
 		log.Warn(w)

@@ -17,6 +17,9 @@ import (
 
 // Ping probes a tunnel once, and says what it can where nothing comes back.
 func (o operator) Ping(ctx context.Context, r api.PingRequest) (api.Ping, error) {
+	if o.d.config.Load().Datapath.Shadow {
+		return api.Ping{}, &api.Error{Message: "a gateway in shadow mode sends nothing", Hint: "ping from a gateway that forwards", Status: http.StatusConflict}
+	}
 	way, err := o.d.wayTo(r.Locator)
 	if err != nil {
 		return api.Ping{}, err

@@ -24,7 +24,10 @@ func (d *daemon) reload() reloaded {
 	if err != nil {
 		return reloaded{err: err}
 	}
-	r := reloaded{changes: changed(old, next), warnings: append(next.Warnings, needRestart(old, next)...)}
+	restart := needRestart(old, next)
+	next.Datapath.Shadow = old.Datapath.Shadow
+	hush(next)
+	r := reloaded{changes: changed(old, next), warnings: append(next.Warnings, restart...)}
 	if len(r.changes) == 0 {
 		return r
 	}
@@ -97,6 +100,7 @@ func needRestart(old, next *config.Config) []string {
 	}{
 		{"datapath.pin", old.Datapath.Pin, next.Datapath.Pin},
 		{"datapath.frags", old.Datapath.Frags, next.Datapath.Frags},
+		{"datapath.shadow", old.Datapath.Shadow, next.Datapath.Shadow},
 		{"api", old.API, next.API},
 		{"metrics", old.Metrics, next.Metrics},
 		{"hooks", old.Hooks, next.Hooks},

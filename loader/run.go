@@ -175,8 +175,8 @@ func (d *daemon) makeSources(cfg *config.Config) {
 		Departed: func(tenant route.TenantID, mac route.MAC, sequence uint32) { d.hosts.Departed(tenant, mac, sequence) },
 	})
 	d.hosts = host.New(host.Options{
-		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Locator: cfg.Underlay.Locators[0].Address, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
-		Addresses: d.bgp.Addresses, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d},
+		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Locator: cfg.Underlay.Locators[0].Public, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
+		Addresses: d.bgp.Addresses, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d}, Passive: cfg.Datapath.Shadow,
 	})
 	d.fabric = fabric.New(fabric.Options{
 		Segments: fabricSegments(cfg), Site: cfg.Site, Log: d.log, Sequence: d.bgp.Sequence, Left: d.leftFabric,

@@ -56,6 +56,7 @@ func (d *daemon) ownSnapshot(s *metrics.Snapshot) {
 			Name: seg.Name, Designated: seg.State == string(designate.Designated), Others: max(0, len(seg.Gateways)-1),
 		})
 	}
+	s.Shadow = d.plane.Shadow()
 	s.Generation = d.plane.Generation()
 }
 

@@ -76,7 +76,7 @@ func tune(c *config.Config) maps.Tune {
 		}[c.Datapath.SourceCheck],
 		OuterDSCP: maps.DSCPCopy, ClampMSS: c.Datapath.ClampMSS, ICMPRate: c.Datapath.ICMP.Rate, ICMPBurst: c.Datapath.ICMP.Burst,
 		Sightings: maps.DefaultTune.Sightings, Probes: maps.DefaultTune.Probes,
-		Ports: maps.TunnelPorts(c.Underlay.Ports),
+		Ports: maps.TunnelPorts(c.Underlay.Ports), Shadow: c.Datapath.Shadow,
 	}
 	if c.Underlay.DSCP != config.CopyDSCP {
 		t.OuterDSCP = uint8(c.Underlay.DSCP)
@@ -98,6 +98,9 @@ func device(ref datapath.PortRef) string {
 
 // shown are the MACs that switches are to know behind access ports: the gateway's own, and those of gateways that stood there.
 func shown(c *config.Config) []lan.Link {
+	if c.Datapath.Shadow {
+		return nil
+	}
 	var list []lan.Link
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {
@@ -116,6 +119,9 @@ func shown(c *config.Config) []lan.Link {
 // listened are the segments on which neighbour solicitations are answered: for the hosts of their IPv6 subnets that live elsewhere, and for
 // gateway addresses. The kernel answers for its own, but leaves no group either that a host needs as well.
 func listened(c *config.Config) []mld.Link {
+	if c.Datapath.Shadow {
+		return nil
+	}
 	var list []mld.Link
 	for _, t := range c.Tenants {
 		for _, s := range t.Segments {

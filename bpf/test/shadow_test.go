@@ -41,9 +41,9 @@ var unforeseen = map[string][]string{
 	"drop_headroom":        {"fwd_encap", "fwd_reencap", "fwd_deliver"},
 	"drop_checksum_length": {"fwd_encap", "fwd_reencap", "fwd_arp", "fwd_nd"},
 	"drop_redirect":        {"fwd_encap", "fwd_reencap", "fwd_deliver", "fwd_arp", "fwd_nd", "fwd_too_big", "fwd_expired", "fwd_fragment"},
-	"drop_nexthop":         {"fwd_encap", "fwd_reencap"}, // a damaged template
-	"drop_mtu":             {"fwd_fragment", "fwd_too_big"},
-	"drop_ttl":             {"fwd_expired"},
+	"drop_nexthop":         {"fwd_encap", "fwd_reencap"},                     // a damaged template
+	"drop_mtu":             {"fwd_fragment", "fwd_too_big", "drop_redirect"}, // the port may take nothing
+	"drop_ttl":             {"fwd_expired", "drop_redirect"},
 	"fwd_too_big":          {"drop_mtu"},
 	"drop_tunnel_header":   {"fwd_arp", "fwd_nd"},
 	"drop_probe":           {"fwd_probe"},

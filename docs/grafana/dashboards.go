@@ -51,7 +51,7 @@ var gateway = dashboard{
 	panels: []panel{
 		{kind: "stat", title: "Running for", unit: "s", width: 6, about: "Since the daemon started. Forwarding does not depend on it and may be older.", queries: []query{{`time() - process_start_time_seconds{` + here + `}`, "uptime"}}},
 		{kind: "stat", title: "Hosts here", unit: "short", width: 6, about: "Hosts that live at this site.", queries: []query{{`sum(roam_hosts{` + here + `,state="here"})`, "here"}}},
-		{kind: "stat", title: "Generation", unit: "none", width: 6, about: "Of the data path's programs and tables. It goes up with each upgrade and growth.", queries: []query{{`roam_datapath_generation{` + here + `}`, "generation"}}},
+		{kind: "stat", title: "Generation", unit: "none", width: 6, about: "Of the data path's programs and tables. It goes up with each upgrade and growth. Shadow is 1 where nothing of what is counted happened.", queries: []query{{`roam_datapath_generation{` + here + `}`, "generation"}, {`roam_shadow{` + here + `}`, "shadow"}}},
 		{kind: "stat", title: "Drops", unit: "pps", width: 6, about: "Dropped packets, all reasons.", queries: []query{{`sum(` + rate("roam_packets_total", dropped) + `)`, "drops"}}},
 		{kind: "timeseries", title: "Packets by verdict", unit: "pps", width: 12, about: "Forwarded by XDP, passed to the kernel, dropped.", queries: []query{
 			{`sum(` + rate("roam_packets_total", forwarded) + `)`, "forwarded"},

@@ -27,6 +27,8 @@ type Observer interface {
 	Sites(ctx context.Context) (List[Site], error)
 	Sessions(ctx context.Context) (List[Session], error)
 	Counters(ctx context.Context) (Counters, error)
+	// Shadow says what was seen in shadow mode, in groups of at most so many hosts. Without shadow mode it is an *Error with status 409.
+	Shadow(ctx context.Context, group int) (ShadowReport, error)
 }
 
 // Claim is a route as the RIB holds it.

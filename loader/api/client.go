@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"syscall"
 )
 
@@ -64,6 +65,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Status asks how the daemon fares.
 func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, c.get(ctx, "/v1/status", nil, &s)
+}
+
+// Shadow asks what was seen in shadow mode, in groups of at most so many hosts.
+func (c *Client) Shadow(ctx context.Context, group int) (r ShadowReport, err error) {
+	return r, c.get(ctx, "/v1/shadow", url.Values{"group": {strconv.Itoa(group)}}, &r)
 }
 
 // Sites asks for all sites.

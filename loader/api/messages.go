@@ -36,6 +36,7 @@ func (e *Error) Error() string { return e.Message }
 type Status struct {
 	Version       string        `json:"version"`
 	Site          string        `json:"site"`
+	Shadow        bool          `json:"shadow"` // looks and does nothing: what it counts is what it would have done
 	PID           int           `json:"pid"`
 	UptimeSeconds float64       `json:"uptime_seconds"`
 	Ports         List[Port]    `json:"ports"`
@@ -289,6 +290,7 @@ type Counters struct {
 	Reasons  List[ReasonCount]  `json:"reasons"`
 	Locators List[LocatorCount] `json:"locators"`
 	Refused  List[RefusedCount] `json:"refused"` // those that refused any
+	Shadow   bool               `json:"shadow"`  // what would have happened
 }
 
 // RefusedCount is how many packets a port's driver refused after they were counted as forwarded, since the daemon began.

@@ -91,6 +91,7 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Counters{},
 		api.ReasonCount{},
 		api.RefusedCount{},
+		api.ShadowReport{}, api.ShadowHost{}, api.ShadowSign{}, api.ShadowGroup{}, api.ShadowCut{},
 		api.LocatorCount{},
 		api.ExplainRequest{},
 		api.Explanation{},

@@ -90,6 +90,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/counters":       answer(s.backend.Counters),
 		"GET /v1/events":         s.events,
 		"GET /v1/trace":          s.trace,
+		"GET /v1/shadow":         s.shadow,
 		"GET /v1/doctor":         answer(s.backend.Doctor),
 		"POST /v1/reload":        answer(s.backend.Reload),
 		"POST /v1/explain":       s.explain,

@@ -330,7 +330,7 @@ func TestAnswers(t *testing.T) {
 		"/v1/routes/lookup?address=10.1.0.7": `{"address":"10.1.0.7","tenant":"default","routes":[]}`,
 		"/v1/routes":                         ``,
 		"/v1/routes/export":                  `prefix,tenant,locator,encap,priority,weight`,
-		"/v1/counters":                       `{"reasons":[{"port":"lan0","reason":"fwd_encap","verdict":"forwarded","packets":10,"bytes":1000},{"port":"lan0","reason":"drop_ttl","verdict":"dropped","packets":0,"bytes":0}],"locators":[{"locator":"192.0.2.2","packets":10,"bytes":1000}],"refused":[]}`,
+		"/v1/counters":                       `{"reasons":[{"port":"lan0","reason":"fwd_encap","verdict":"forwarded","packets":10,"bytes":1000},{"port":"lan0","reason":"drop_ttl","verdict":"dropped","packets":0,"bytes":0}],"locators":[{"locator":"192.0.2.2","packets":10,"bytes":1000}],"refused":[],"shadow":false}`,
 	} {
 		if status, got := raw(t, socket, "GET", path, "", ""); status != 200 || got != want {
 			t.Errorf("%s: %d %s", path, status, got)

@@ -245,6 +245,7 @@ type Datapath struct {
 	ClampMSS    bool // TCP is told at its start what fits into the tunnel
 	ICMP        ICMP
 	Frags       Frags
+	Shadow      bool // looks, learns and reports, and does nothing
 }
 
 // ICMP rations the error messages made in the data path, for each sender.

@@ -10,7 +10,7 @@ const (
 )
 
 func datapath(v value) Datapath {
-	f := v.mapping("mode", "hosts", "pin", "source_check", "mss_clamp", "icmp", "frags")
+	f := v.mapping("mode", "hosts", "pin", "source_check", "mss_clamp", "icmp", "frags", "shadow")
 	icmp := f.get("icmp").mapping("rate", "burst")
 	return Datapath{
 		Mode:        one(f.get("mode"), ModeNative, ModeNative, ModeGeneric),
@@ -22,7 +22,8 @@ func datapath(v value) Datapath {
 			Rate:  uint32(icmp.get("rate").number(defaultICMPRate, 0, maxICMP)),
 			Burst: uint32(icmp.get("burst").number(defaultICMPBurst, 1, maxICMP)),
 		},
-		Frags: one(f.get("frags"), FragsAuto, FragsAuto, FragsOff),
+		Frags:  one(f.get("frags"), FragsAuto, FragsAuto, FragsOff),
+		Shadow: f.get("shadow").boolean(false),
 	}
 }
 

@@ -75,7 +75,9 @@ func (g *Gateway) dryInstance() (dry *maps.Objects, err error) {
 		for _, own := range []string{"counters", "locator_counters", "report", "complaints", "icmp_sources"} {
 			delete(shared, own)
 		}
-		dry, err = maps.Load(maps.Options{Hosts: live.HostMaps(), Reuse: shared, Dry: true, Tune: g.plane.tune})
+		tune := g.plane.tune
+		tune.Shadow = false // what it would make of the frame is the question
+		dry, err = maps.Load(maps.Options{Hosts: live.HostMaps(), Reuse: shared, Dry: true, Tune: tune})
 		return err
 	})
 	return dry, err

@@ -51,11 +51,11 @@ func (p *Plane) Grow(hosts uint32) (err error) {
 }
 
 // Retune puts a program with other load-time constants in the place of the one in force, without losing a packet; the same ones
-// change nothing. Frags stay as they are: only a start changes them. An error leaves the old program in force.
+// change nothing. Frags and shadow mode stay as they are: only a start changes them. An error leaves the old program in force.
 func (p *Plane) Retune(tune maps.Tune) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	tune.Frags = p.tune.Frags
+	tune.Frags, tune.Shadow = p.tune.Frags, p.tune.Shadow
 	if tune == p.tune {
 		return nil
 	}
@@ -100,6 +100,7 @@ func (p *Plane) shared() map[string]*ebpf.Map {
 	if p.traced && p.objects.Traced() {
 		mapset.Copy(all, p.objects.TraceMaps())
 	}
+	mapset.Copy(all, p.objects.ShadowMaps())
 	return all
 }
 
@@ -115,6 +116,9 @@ func (p *Plane) replace(t *transaction) {
 		if merged.All()[name] != m {
 			_ = m.Close()
 		}
+	}
+	for _, m := range next.ShadowMaps() {
+		_ = m.Close()
 	}
 	spare := &next
 	if !old.Traced() || !next.Traced() {

@@ -115,8 +115,10 @@ func (g *Gateway) place() error {
 	if err := errors.Join(g.writeTenants(), g.writeSegments(), g.placeForeign(), g.table.bridges.set(bridged)); err != nil {
 		return err
 	}
-	if err := g.plane.Kernel().Set(g.kernelPorts()); err != nil {
-		g.log.Warn("kernel settings", "error", err)
+	if !g.plane.Shadow() {
+		if err := g.plane.Kernel().Set(g.kernelPorts()); err != nil {
+			g.log.Warn("kernel settings", "error", err)
+		}
 	}
 	g.prepareFragments()
 	for _, w := range wanted {
@@ -261,7 +263,7 @@ func (g *Gateway) placePort(w wantedPort) error {
 	if err := g.plane.Attach(w.ref.Name, g.spec.Mode); err != nil {
 		return err
 	}
-	if facts.Driver == "veth" {
+	if facts.Driver == "veth" && !g.plane.Shadow() {
 		if err := g.plane.AcceptPassed(w.ref.Name); err != nil {
 			g.log.Warn("packets for the gateway's MAC do not reach the kernel", "error", err)
 		}

@@ -173,6 +173,9 @@ func (p *Plane) adopt(base *generation, u *undo) error {
 	if err != nil {
 		return err
 	}
+	if err := p.adoptShadow(base, known); err != nil {
+		return err
+	}
 	p.adopted = true
 	egress, err := p.partEgress(known)
 	if err != nil {

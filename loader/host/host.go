@@ -88,6 +88,9 @@ type Options struct {
 	State string
 	Names Names
 
+	// Passive has it ask nobody and change nothing: the kernel's neighbours, and hosts by their own word, are taken as they are.
+	Passive bool
+
 	// ReceiveBuffer is the netlink socket's, in bytes; default 4 MiB.
 	ReceiveBuffer int
 }
@@ -117,6 +120,7 @@ type Source struct {
 	names  Names
 	now    func() time.Time
 	buffer int
+	silent bool
 	wake   chan struct{} // something below asks for attention
 	signs  chan Sign
 
@@ -232,7 +236,7 @@ func New(o Options) *Source {
 		o.ReceiveBuffer = defaultBuffer
 	}
 	return &Source{
-		log: o.Log, site: o.Site, at: o.Locator, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, segments: slices.Clone(o.Segments),
+		log: o.Log, site: o.Site, at: o.Locator, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, silent: o.Passive, segments: slices.Clone(o.Segments),
 		known: o.Addresses, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
@@ -401,6 +405,9 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 	asks := newAsker(s.log)
 	defer asks.close()
 	s.out = world{k, asks}
+	if s.silent {
+		s.out = nowhere{}
+	}
 	events, stop := k.receive()
 	defer stop()
 	err = s.follow(ctx, k, events, asks.answers, to)
@@ -450,7 +457,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 			pending = false
 			err = s.report(ctx, to, s.decide())
 		case g := <-s.signs:
-			s.heed(g)
+			err = s.report(ctx, to, s.heed(g))
 		case <-ticker.C:
 			s.askAgain()
 			s.findTheirs()

@@ -55,10 +55,13 @@ func (s *Source) Saw(ctx context.Context, g Sign) {
 	}
 }
 
-// heed acts on a sign and on those that wait behind it, up to a batch.
-func (s *Source) heed(g Sign) {
+// heed acts on a sign and on those that wait behind it, up to a batch, and returns the neighbours that changed by that alone.
+func (s *Source) heed(g Sign) map[entry]struct{} {
+	changed := make(map[entry]struct{})
 	for range batch {
 		switch {
+		case s.silent:
+			s.believe(g, changed)
 		case g.MAC.IsZero():
 			s.search(g)
 		case g.Kind == SignRARP:
@@ -69,9 +72,10 @@ func (s *Source) heed(g Sign) {
 		select {
 		case g = <-s.signs:
 		default:
-			return
+			return changed
 		}
 	}
+	return changed
 }
 
 // again takes a sign of a host that the kernel has. It says nothing new, unless the host is about to be let go.

@@ -35,7 +35,8 @@ type Snapshot struct {
 	Sessions  []Session
 	Segments  []Segment
 
-	Generation int // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
+	Shadow     bool // nothing of what is counted happened
+	Generation int  // of the data path's programs and tables: upgrades and growth make new ones; 0: not known
 }
 
 // Packets is what one port did with packets for one reason. Bytes are of frames as they arrived.
@@ -187,6 +188,7 @@ var (
 	designated     = desc("segment_designated", "Whether this gateway is the one that answers on a segment (1) or not (0).", "segment")
 	otherGateways  = desc("segment_other_gateways", "Other gateways that are heard on a segment.", "segment")
 	generation     = desc("datapath_generation", "Number of the data path's current programs and tables; an upgrade or growth of a table makes new ones.")
+	shadow         = desc("shadow", "Whether the gateway is in shadow mode (1), where all that it counts is what it would have done, or not (0).")
 	buildInfo      = desc("build_info", "The daemon's version, and the Go and kernel versions it runs on; always 1.", "version", "goversion", "kernel")
 	scrapeErrors   = desc("scrape_success", "Whether the data path and the RIB could be read (1) or not (0).")
 )
@@ -203,7 +205,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		packets, byteCount, refused, locatorPackets, locatorBytes, locatorUp, routes, hosts, moves, entries, capacity,
 		sourceUp, sourceChanges, portInfo, sinkBehind, events, sightings, hostClaims, frozen, groups, probesSent, probesLost, mtuHole, sessionUp,
-		sessionFlaps, designated, otherGateways, hookRuns, generation, buildInfo, scrapeErrors,
+		sessionFlaps, designated, otherGateways, hookRuns, generation, shadow, buildInfo, scrapeErrors,
 	} {
 		ch <- d
 	}
@@ -293,6 +295,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		send(designated, gauge, flag(seg.Designated), seg.Name)
 		send(otherGateways, gauge, float64(seg.Others), seg.Name)
 	}
+	send(shadow, gauge, flag(s.Shadow))
 	if s.Generation != 0 {
 		send(generation, gauge, float64(s.Generation))
 	}

@@ -126,6 +126,7 @@ var contract = map[string][]string{
 	"roam_session_flaps_total":         {"local", "neighbor", "protocol"},
 	"roam_port_info":                   {"driver", "mode", "port"},
 	"roam_datapath_generation":         nil,
+	"roam_shadow":                      nil,
 	"roam_build_info":                  {"goversion", "kernel", "version"},
 	"roam_scrape_success":              nil,
 }

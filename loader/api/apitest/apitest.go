@@ -193,11 +193,25 @@ func (d *Daemon) Status(context.Context) (api.Status, error) {
 	}, d.Failure
 }
 
+// Shadow implements api.Observer.
+func (d *Daemon) Shadow(_ context.Context, group int) (api.ShadowReport, error) {
+	a := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, 0, n}) }
+	return api.ShadowReport{
+		Seconds: 3700, Here: 3, Seen: 4, MTU: 1450,
+		Obstacles: api.List[api.ShadowHost]{
+			{Address: a(7), MAC: "02:00:00:00:00:07", Tenant: "default", Port: "lan0", Packets: 90, Largest: 8900, Sends: api.List[api.ShadowSign]{{Kind: "multicast", Packets: 12}, {Kind: "too_big"}}},
+			{MAC: "02:00:00:00:00:08", Tenant: "default", Port: "lan0", Packets: 2, Largest: 328, Sends: api.List[api.ShadowSign]{{Kind: "dhcp", Packets: 2}}},
+		},
+		Groups: api.List[api.ShadowGroup]{{Tenant: "default", Hosts: api.List[netip.Addr]{a(7), a(9)}, Packets: 80, Bytes: 9000}},
+		Cut:    api.ShadowCut{Pairs: uint64(group), Bytes: 100, Obstacles: 1, Full: api.List[string]{"pairs"}},
+	}, d.Failure
+}
+
 // Sites implements api.Observer.
 func (d *Daemon) Sites(context.Context) (api.List[api.Site], error) {
 	return api.List[api.Site]{
 		{Name: "dc1", Own: true, Hosts: 1, Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.1"), Encap: "vxlan", Priority: 1, Weight: 100, State: "own"}}},
-		{Name: "dc2", Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "up", MTU: 1950, Probe: "answers", RoundTrip: 0.00025, Packets: 10, Bytes: 1000}}},
+		{Name: "dc2", Locators: api.List[api.SiteLocator]{{Address: netip.MustParseAddr("192.0.2.2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "up", MTU: 1950, Probe: "answers", RoundTrip: 0.00025, Packets: 10, Bytes: 1000}, {Address: netip.MustParseAddr("2001:db8:ff::2"), Encap: "vxlan", Priority: 1, Weight: 100, State: "unresolved"}}},
 	}, d.Failure
 }
 
