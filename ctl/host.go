@@ -16,10 +16,30 @@ func hostCommand() *cli.Command {
 	return noun("host", "where each host lives",
 		command("list", "every known host", "", hostList, tenantFlag()),
 		command("show", "one host", "ADDRESS", hostShow, tenantFlag()),
-		command("move", "say where a host lives from now on; destination first, then the site it left", "ADDRESS", hostMove,
-			tenantFlag(), &cli.StringFlag{Name: "to", Usage: "to `SITE`, a configured one or the daemon's own"}),
+		moveCommand(),
 		command("clear", "free a host that is frozen because it moved too often", "ADDRESS", hostClear, tenantFlag()),
 	)
+}
+
+// moveCommand takes one address, or a plan in its place.
+func moveCommand() *cli.Command {
+	one := command("move", "say where a host lives from now on; destination first, then the site it left", "ADDRESS", hostMove,
+		tenantFlag(), &cli.StringFlag{Name: "to", Usage: "to `SITE`, a configured one or the daemon's own"},
+		&cli.StringFlag{Name: "plan", Usage: "the hosts of a plan in `FILE`, YAML or .csv, in waves; without --yes only says what would happen"},
+		&cli.BoolFlag{Name: "yes", Usage: "carry the plan out"},
+		&cli.IntFlag{Name: "wave", Usage: "move at most `N` hosts of a plan at once", Value: 100},
+		&cli.DurationFlag{Name: "wait", Usage: "take a wave back that is not right after `TIME`", Value: 10 * time.Second})
+	alone := one.Action
+	one.Action = func(c *cli.Context) error {
+		if c.String("plan") == "" {
+			return alone(c)
+		}
+		if c.NArg() > 0 || c.String("to") != "" || c.String("tenant") != "" {
+			return usage("the plan names hosts, tenants and sites: "+planHint, "--plan takes no ADDRESS, --to or --tenant beside it")
+		}
+		return planMoves(c)
+	}
+	return one
 }
 
 func hostList(c *cli.Context) error {
