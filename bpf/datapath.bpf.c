@@ -360,8 +360,10 @@ static __always_inline enum reason complain(struct pkt *p, enum reason r)
 	if (p->port->role & ROLE_FRAGMENT || p->nexthop.flags & (NHF_HELD | NHF_MOVED))
 		return r;
 	if (r == DROP_MTU && p->may_fragment) {
-		if (shadow) /* there is no port for it yet */
+		if (shadow) { /* there is no port for it yet */
+			p->egress = p->slot;
 			return p->ttl > 1 ? FWD_FRAGMENT : complain_by_icmp(p, DROP_TTL);
+		}
 		t = bpf_map_lookup_elem(&tenants, &tenant);
 		if (!t || !(t->flags & TENANT_FRAGMENT))
 			return r;
