@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -192,20 +190,7 @@ func drawn(random *rand.Rand, list []netip.Addr, n int) []netip.Addr {
 }
 
 func (r *bgpResult) write(dir string) error {
-	dir = filepath.Join(dir, r.Machine.name())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder of results: %w", err)
-	}
-	raw, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fmt.Errorf("write the result as JSON: %w", err)
-	}
-	for name, text := range map[string]string{"bgp.json": string(raw) + "\n", "bgp.md": r.markdown()} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-	}
-	return nil
+	return writeResult(dir, r.Machine, "bgp", r, r.markdown())
 }
 
 func (r *bgpResult) markdown() string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"roam/lab"
@@ -103,22 +102,4 @@ func (c *crowdSide) markdown() string {
 		"| moved: half of them right at both | %.2f s |\n| moved: the last one right, none wrong | %.2f s, %d rounds of announcements |\n\n"+
 		"They announce themselves once a second, in 100 ms or so. Looking costs the gateways time, too: each list of all hosts is read over and over.\n",
 		c.Hosts, c.First, c.Half, c.Moved, c.Rounds)
-}
-
-// writeResult writes a result as JSON and as text, by the machine's kind.
-func writeResult(out string, m Machine, name string, result any, text string) error {
-	dir := filepath.Join(out, m.name())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder of results: %w", err)
-	}
-	raw, err := json.MarshalIndent(result, "", " ")
-	if err != nil {
-		return fmt.Errorf("write the result as JSON: %w", err)
-	}
-	for file, text := range map[string]string{name + ".json": string(raw) + "\n", name + ".md": text} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-	}
-	return nil
 }

@@ -57,18 +57,29 @@ func openResult(dir string) (*Result, error) {
 
 // write puts the result into a folder of its own kind of machine below dir.
 func (r *Result) write(dir string) error {
-	dir = filepath.Join(dir, r.Machine.name())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder of results: %w", err)
-	}
-	raw, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fmt.Errorf("write the result as JSON: %w", err)
-	}
-	files := map[string]string{"bench.json": string(raw) + "\n", "bench.txt": r.lines(), "bench.md": r.markdown()}
+	files := map[string]string{"bench.txt": r.lines(), "bench.md": r.markdown()}
 	for name, p := range r.plots() {
 		files[name] = p.svg()
 	}
+	return writeFiles(dir, r.Machine, "bench.json", r, files)
+}
+
+// writeResult writes a result as name.json and name.md.
+func writeResult(dir string, m Machine, name string, result any, text string) error {
+	return writeFiles(dir, m, name+".json", result, map[string]string{name + ".md": text})
+}
+
+// writeFiles writes a result as JSON, and files beside it.
+func writeFiles(dir string, m Machine, name string, result any, files map[string]string) error {
+	dir = filepath.Join(dir, m.name())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder of results: %w", err)
+	}
+	raw, err := json.MarshalIndent(result, "", " ")
+	if err != nil {
+		return fmt.Errorf("write the result as JSON: %w", err)
+	}
+	files[name] = string(raw) + "\n"
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write the result: %w", err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -303,20 +302,7 @@ func (b *scrapeBed) scrapes(stop <-chan struct{}, r *scrapeResult) (took []float
 }
 
 func (r *scrapeResult) write(dir string) error {
-	dir = filepath.Join(dir, r.Machine.name())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder of results: %w", err)
-	}
-	raw, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return fmt.Errorf("write the result as JSON: %w", err)
-	}
-	for name, text := range map[string]string{"scrape.json": string(raw) + "\n", "scrape.md": r.markdown()} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-	}
-	return nil
+	return writeResult(dir, r.Machine, "scrape", r, r.markdown())
 }
 
 func (r *scrapeResult) markdown() string {
