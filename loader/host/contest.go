@@ -10,9 +10,11 @@ import (
 // holder is asked, alone. If it answers it keeps the address, and the claimant is quarantined: one on the segment is
 // ignored, to another site we answer with a higher sequence. If it is silent, this is a failover or a move, and the claimant gets it.
 //
-// A site whose claim is young when it is answered so was the claimant, and does not answer in turn: it lets the host go, and does not
-// claim it for that station again before the quarantine is over. Where neither claim is, because each site had its host before it heard of the
-// other's, both answer; then the one whose answer is answered for the same station gives in, unless its locator is the lower one.
+// A site whose claim is young when it is answered was the claimant, and does not answer in turn: it lets the host go, and asks the station that it was
+// claimed for. If that still answers there are two, and it is not claimed for it again before the quarantine is over. If it is silent it has handed
+// the address back (VRRP, keepalived), and may have it again. Where neither claim is, because each site
+// had its host before it heard of the other's, both answer; then the one whose answer is answered for the same station gives in, unless its
+// locator is the lower one.
 type contest struct {
 	claimant route.MAC // on the segment, zero for none
 	proxy    route.MAC // who answers for the holder, and so claims nothing
@@ -41,6 +43,13 @@ type defence struct {
 type quarantined struct {
 	mac   route.MAC
 	until time.Time
+}
+
+// accused is a station of ours whose claim another site answered: what it answers to our question says that it is no failover.
+type accused struct {
+	key   route.Key
+	mac   route.MAC
+	asked time.Time
 }
 
 // dispute opens a contest, or adds a claim to the one under way. False: the holder cannot be asked. Where there are too many contests already
@@ -97,6 +106,9 @@ func (s *Source) askAloud(e entry) {
 // hear takes an answer. Only the holder's own MAC counts: a proxy that answers for a dead host does not keep it alive, nor does it get the address,
 // for it would answer for anybody: a standby does not hear what others are asked. Nor counts an answer to an earlier question, from before the host moved.
 func (s *Source) hear(a heard) []route.Change {
+	if c, ok := s.accused[a.entry]; ok && c.mac == a.mac && !a.at.Before(c.asked) && a.at.Before(c.asked.Add(verdict)) {
+		s.convict(a.entry, c)
+	}
 	if s.neighbours[a.entry].mac != a.mac {
 		if c, ok := s.contests[a.entry]; ok && a.solicited && !a.at.Before(c.asked) {
 			c.proxy = a.mac
@@ -173,6 +185,11 @@ func (s *Source) decide() map[entry]struct{} {
 			delete(s.defences, e)
 		}
 	}
+	for e, c := range s.accused {
+		if !now.Before(c.asked.Add(verdict)) {
+			delete(s.accused, e)
+		}
+	}
 	s.mu.Lock()
 	for key, q := range s.quarantines {
 		if !now.Before(q.until) {
@@ -242,8 +259,7 @@ func (s *Source) answered(d leave) {
 	case !held || d.sequence == 0 || frozen:
 	case young && s.now().Before(until): // we are the claimant
 		if !d.mac.IsZero() && t.mac != d.mac { // plain unicast routes do not say whose it is
-			s.count(OutcomeYielded)
-			s.quarantine(t.key, route.MAC{}, t.mac)
+			s.accuse(d.entry, t)
 		}
 	case s.outbid(d): // so are they, and one has to give in
 		s.count(OutcomeYielded)
@@ -258,4 +274,18 @@ func (s *Source) answered(d leave) {
 func (s *Source) outbid(d leave) bool {
 	answer, ours := s.defences[d.entry]
 	return ours && s.now().Before(answer.until) && answer.against == d.mac && d.at.IsValid() && d.at.Less(s.at)
+}
+
+// accuse asks a station whether it has an address that is let go because another site answered its claim. Where nobody can be asked, that site is believed.
+func (s *Source) accuse(e entry, t told) {
+	c := accused{t.key, t.mac, s.now()}
+	if s.accused[e] = c; s.question(e) != nil {
+		s.convict(e, c)
+	}
+}
+
+func (s *Source) convict(e entry, c accused) {
+	delete(s.accused, e)
+	s.count(OutcomeYielded)
+	s.quarantine(c.key, route.MAC{}, c.mac)
 }

@@ -186,10 +186,11 @@ func TestClaimIsAnswered(t *testing.T) {
 		m.has(addr, macB)
 		m.elsewhere(addr, macA, 6)
 		m.has(addr, route.MAC{})
+		m.answers()
 		m.shows(addr, macB, SignClaim)
 		m.found(addr, macB)
 		m.has(addr, route.MAC{})
-		if len(m.questions) != 0 || !slices.Equal(m.kinds(), []NoticeKind{NoticeConflict}) ||
+		if !slices.Equal(m.kinds(), []NoticeKind{NoticeConflict}) ||
 			m.outcome(OutcomeYielded) != 1 || m.outcome(OutcomeQuarantined) != 2 {
 			t.Errorf("asked %v, %+v", m.questions, m.Status())
 		}
@@ -204,6 +205,72 @@ func TestClaimIsAnswered(t *testing.T) {
 			m.has(addr, macB)
 		}
 	}
+}
+
+// A virtual address goes to and fro between stations of two sites within moments. Who took it and lost it again is a liar if it still has it, and has
+// handed it back if it is silent: then it may have it again at once.
+func TestTakenBackAtOnce(t *testing.T) {
+	type step func(m *model, addr string)
+	takes := func(m *model, addr string) { m.found(addr, macB); m.has(addr, macB); m.pass(100 * time.Millisecond) }
+	var sequence uint32
+	loses := func(m *model, addr string) {
+		sequence += 2
+		m.elsewhere(addr, macA, sequence)
+		m.has(addr, route.MAC{})
+	}
+	is := func(alive bool) step {
+		return func(m *model, addr string) { m.alive[answer{m.entry(addr), macB}] = alive }
+	}
+	wait := func(d time.Duration) step { return func(m *model, _ string) { m.pass(d) } }
+	for name, test := range map[string]struct {
+		steps    []step
+		again    bool // it may have it after that
+		yielded  uint64
+		conflict bool
+	}{
+		"handed back":              {[]step{is(false), takes, loses, wait(verdict)}, true, 0, false},
+		"handed back twice":        {[]step{is(false), takes, loses, wait(verdict), takes, loses, wait(verdict)}, true, 0, false},
+		"still answers":            {[]step{is(true), takes, loses, wait(0)}, false, 1, true},
+		"answers too late":         {[]step{is(false), takes, loses, wait(verdict), is(true), (*model).tells}, true, 0, false},
+		"answers in time":          {[]step{is(false), takes, loses, wait(verdict / 2), is(true), (*model).tells}, false, 1, true},
+		"another answers for it":   {[]step{is(false), takes, loses, (*model).proxied}, true, 0, false},
+		"nobody can be asked":      {[]step{takes, func(m *model, _ string) { m.mute = true }, loses}, false, 1, true},
+		"the holder is gone since": {[]step{is(true), takes, loses, wait(0), (*model).withdrawn}, true, 1, true},
+	} {
+		for _, addr := range bothFamilies {
+			m := newModel(t, segment())
+			sequence = 4
+			m.elsewhere(addr, macA, sequence)
+			for _, s := range test.steps {
+				s(m, addr)
+			}
+			doing, _ := m.Doing(hostKey(1, m.entry(addr).addr))
+			if m.outcome(OutcomeYielded) != test.yielded || (doing == InConflict) != test.conflict {
+				t.Errorf("%s, %s: %q, %+v", name, addr, doing, m.Status())
+			}
+			want := route.MAC{}
+			if test.again {
+				want = macB
+			}
+			m.asked = nil
+			if m.shows(addr, macB, SignClaim); (len(m.asked) > 0) != test.again {
+				t.Errorf("%s, %s: asked for %v", name, addr, m.asked)
+			}
+			m.found(addr, macB)
+			m.has(addr, want)
+		}
+	}
+}
+
+// tells has a station's answer arrive that it was not asked for again, proxied another station's, and withdrawn has the other site let go.
+func (m *model) tells(addr string) {
+	m.take(m.hear(heard{answer: answer{m.entry(addr), macB}, at: m.clock}))
+}
+func (m *model) proxied(addr string) {
+	m.take(m.hear(heard{answer: answer{m.entry(addr), macA}, at: m.clock}))
+}
+func (m *model) withdrawn(addr string) {
+	delete(m.away, hostKey(1, netip.MustParseAddr(addr)))
 }
 
 // A sign of a host that is about to be let go has it asked again, and looked for once it is gone.

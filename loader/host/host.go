@@ -154,6 +154,7 @@ type Source struct {
 	watches    watches
 	paced      time.Time // no host is asked whether it is still here before
 	contests   map[entry]*contest
+	accused    map[entry]accused
 	strangers  map[route.Key]struct{} // told of as not allowed
 	suspended  map[entry]struct{}
 	young      map[entry]time.Time // claimed although another site had it: until when that may be answered
@@ -252,6 +253,7 @@ func New(o Options) *Source {
 		searches:   make(map[entry]time.Time),
 		leaving:    make(map[entry]struct{}),
 		contests:   make(map[entry]*contest),
+		accused:    make(map[entry]accused),
 		bound:      make(map[station][]netip.Addr),
 		strangers:  make(map[route.Key]struct{}),
 		suspended:  make(map[entry]struct{}),

@@ -112,7 +112,7 @@ func (s *Source) confirm(g Sign) {
 			s.dispute(e, g.MAC, leave{})
 		}
 		return
-	case s.inQuarantine(key, g.MAC):
+	case s.inQuarantine(key, g.MAC) && s.elsewhere(sighting{station: station{mac: g.MAC}, key: key}): // without a holder there is nobody to protect
 		s.count(OutcomeQuarantined)
 		return
 	}
