@@ -266,9 +266,11 @@ func TestTakenBackAtOnce(t *testing.T) {
 func (m *model) tells(addr string) {
 	m.take(m.hear(heard{answer: answer{m.entry(addr), macB}, at: m.clock}))
 }
+
 func (m *model) proxied(addr string) {
 	m.take(m.hear(heard{answer: answer{m.entry(addr), macA}, at: m.clock}))
 }
+
 func (m *model) withdrawn(addr string) {
 	delete(m.away, hostKey(1, netip.MustParseAddr(addr)))
 }
