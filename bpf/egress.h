@@ -29,6 +29,12 @@ static __always_inline __u32 way_of_sender(const struct pkt *p)
 	return p->tunnelled || !(p->port->role & ROLE_UPLINK) ? way_of_source(p) : 0;
 }
 
+/* Is the way WAY_HERE? Without a branch: to the verifier both answers look alike from here. */
+static __always_inline __u32 is_here(__u32 way)
+{
+	return ((way ^ WAY_HERE) - 1) >> 31;
+}
+
 /* Is this gateway one at which a packet out of a tunnel has to turn round? */
 static __always_inline int by_way_of_home(const struct pkt *p)
 {
@@ -47,7 +53,7 @@ static __always_inline enum reason egress(struct pkt *p, enum reason r)
 	if (from == WAY_SUBNET)
 		return r;
 	way = way_of_destination(p);
-	p->home = from == WAY_HERE || way == WAY_HERE;
+	p->home = is_here(from) | is_here(way);
 	if (p->tunnelled && (from != WAY_HERE || way_leads_to(way, p->from)))
 		return r;
 	if (from > WAY_HERE)
