@@ -168,7 +168,7 @@ func (g *generator) policies(ids []uint32) {
 			for range g.IntN(5) {
 				a := one(g, g.near(f), f.outside(17, 0))
 				p := netip.PrefixFrom(a, one(g, 0, g.IntN(a.BitLen()+1))).Masked() // a default in every second list: enough come home
-				g.prefix(maps.SpaceWays+uint16(i)+lists*uint16(f), p, one(g, append(ids, maps.WayLocal, maps.WayHere, maps.WayHere, maps.WayHere)...))
+				g.prefix(maps.SpaceWays+uint16(i)+lists*uint16(f), p, one(g, uint32(maps.WayHere), one(g, append(ids, maps.WayLocal)...)))
 			}
 		}
 	}
