@@ -55,6 +55,36 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestTestsThatAreNamed looks for every test that a page calls as a witness.
+func TestTestsThatAreNamed(t *testing.T) {
+	root := os.DirFS("..")
+	there, named := map[string]bool{}, map[string]string{}
+	function, name := regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`), regexp.MustCompile(`\bTest[A-Z]\w*`)
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" && !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := fs.ReadFile(root, path)
+		for _, m := range function.FindAllSubmatch(text, -1) {
+			there[string(m[1])] = true
+		}
+		if filepath.Ext(path) == ".md" {
+			for _, m := range name.FindAll(text, -1) {
+				named[string(m)] = path
+			}
+		}
+		return err
+	})
+	if err != nil || len(named) < 10 {
+		t.Fatalf("%d tests are named (%v)", len(named), err)
+	}
+	for test, page := range named {
+		if !there[test] {
+			t.Errorf("%s names %s, which is not there", page, test)
+		}
+	}
+}
+
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(text, -1) {

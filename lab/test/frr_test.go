@@ -125,6 +125,27 @@ func TestFRR(t *testing.T) {
 	})
 }
 
+// TestFRRForgetsUs: FRR 8.4.4 drops what a neighbour of EVPN told it as soon as the session ends, graceful restart or not. So a daemon that is
+// killed and started again is a gap for what FRR sends, until it has told everything once more; what we send goes on.
+func TestFRRForgetsUs(t *testing.T) {
+	s := frr(t)
+	gw1, h11, h31 := s.GW[lab.DC1], s.H("h11"), s.H("h31")
+	frrKnows(s, h11, "192.0.2.1", 0)
+	roamKnows(s, h31, 0)
+	reach(t, s, [2]*lab.Host{h31, h11}, [2]*lab.Host{h11, h31})
+	var back, out []*lab.Flow
+	for i, ip := range h11.IPs() {
+		back = append(back, s.Flow(h31.Namespace, h31.IPs()[i], h11.Namespace, ip, 500, 100))
+		out = append(out, s.Flow(h11.Namespace, ip, h31.Namespace, h31.IPs()[i], 500, 100))
+	}
+	progress(append(back, out...), 100)
+	gw1.Restart()
+	frrKnows(s, h11, "192.0.2.1", 0)
+	progress(append(back, out...), 500)
+	gaps(t, back, "a restart beside FRR")
+	lossless(t, s, out, 62, "a restart beside FRR")
+}
+
 // TestFRRMoves: a host moves from Roam to FRR and back five times while somebody behind FRR speaks to it. Each end learns of
 // each move, the sequence rises by one, and the host is reached in both families at once.
 func TestFRRMoves(t *testing.T) {
