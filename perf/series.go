@@ -74,7 +74,7 @@ func (b *bed) addFrameSizes(g *gateway) error {
 
 // addFills enters tables of one size that are more and more full. The hosts that packets go to are the same in all.
 func (b *bed) addFills(capacity int) error {
-	for _, part := range []int{20, 40, 60, 80, 95} {
+	for _, part := range []int{20, 40, 60, 80, 90} {
 		slots := capacity / 4 * 5
 		g, err := b.gateway(crowd{hosts: slots * part / 100, capacity: capacity}, side{loopback, maps.RoleAccess}, side{b.out, maps.RoleUnderlay})
 		if err != nil {
