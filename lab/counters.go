@@ -65,18 +65,29 @@ func (c Counters) String() string {
 // machine does.
 func (g *Gateway) CPU() time.Duration {
 	g.lab.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.Daemon.PID()))
+	spent, err := CPU(g.Daemon.PID())
 	g.lab.must(err, "read the daemon's times")
+	return spent
+}
+
+// CPU is how long a process has run on a processor so far.
+func CPU(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
 	// The fields after the name, which is in parentheses and may hold anything: state is the third of all.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var ticks time.Duration
 	for _, field := range fields[11:13] { // utime, stime
 		n, err := strconv.Atoi(field)
-		g.lab.must(err, "read the daemon's times")
+		if err != nil {
+			return 0, err
+		}
 		ticks += time.Duration(n)
 	}
 	const perSecond = 100 // USER_HZ, the same everywhere
-	return ticks * time.Second / perSecond
+	return ticks * time.Second / perSecond, nil
 }
 
 // Memory is what a daemon costs: anonymous memory of the process (RssAnon), and memory of the BPF maps it holds, in

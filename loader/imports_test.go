@@ -39,12 +39,13 @@ var ours = map[string][]string{
 	"roam/loader/probe":    {"roam/loader/standing"},
 	"roam/loader/standing": {},
 	"roam/loader/affinity": {},
-	"roam/loader/api":      {"roam/loader/route", "roam/loader/event"},
+	"roam/loader/tidy":     {},
+	"roam/loader/api":      {"roam/loader/route", "roam/loader/event", "roam/loader/tidy"},
 
 	"roam/loader/source/file": {"roam/loader/route"},
 	"roam/loader/source/fib":  {"roam/loader/route"},
-	"roam/loader/source/api":  {"roam/loader/route", "roam/loader/api"},
-	"roam/loader/source/bgp":  {"roam/loader/route"},
+	"roam/loader/source/api":  {"roam/loader/route", "roam/loader/api", "roam/loader/tidy"},
+	"roam/loader/source/bgp":  {"roam/loader/route", "roam/loader/tidy"},
 
 	"roam/loader/source/fabric": {"roam/loader/route"},
 

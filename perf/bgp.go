@@ -48,6 +48,7 @@ type bgpSide struct {
 	addr   netip.Addr
 	asker  *lab.Host
 	memory func() (anonymous, maps int)
+	pids   func() []int
 }
 
 // bgpResult is one run.
@@ -84,10 +85,10 @@ func runBGP(hosts int, out string) error {
 	}
 	defer w.close()
 	result := &bgpResult{Machine: thisMachine(), Date: time.Now().UTC().Format(time.DateOnly), Hosts: hosts}
-	roam := &bgpSide{What: "Roam", addr: netip.MustParseAddr("192.0.2.1"), asker: s.H("h11"), memory: gw1.Memory}
+	roam := &bgpSide{What: "Roam", addr: netip.MustParseAddr("192.0.2.1"), asker: s.H("h11"), memory: gw1.Memory, pids: func() []int { return []int{gw1.Daemon.PID()} }}
 	frr := &bgpSide{What: "FRR and the kernel", addr: netip.MustParseAddr("192.0.2.2"), asker: s.H("h31"), memory: func() (int, int) {
 		return lab.Anonymous(s.FRR.BGP.PID()) + lab.Anonymous(s.FRR.Zebra.PID()), 0
-	}}
+	}, pids: func() []int { return []int{s.FRR.BGP.PID(), s.FRR.Zebra.PID()} }}
 	gw1.Launch()
 	if err := roam.measure(gen, w, hosts); err != nil {
 		return fmt.Errorf("%s: %w", roam.What, err)
@@ -133,6 +134,9 @@ func (b *bgpSide) measure(gen *lab.Namespace, w *wire, n int) error {
 	progress("%s: %d hosts are announced", b.What, n)
 	b.Loaded, err = w.timed(sample, hopA, func() error { return errors.Join(peer.SendRaw(all), peer.SendRaw(end)) })
 	if err != nil {
+		return err
+	}
+	if err := rest(b.pids()...); err != nil {
 		return err
 	}
 	b.Anonymous, b.Maps = b.memory()
@@ -208,7 +212,7 @@ func (r *bgpResult) markdown() string {
 	row(fmt.Sprintf("%d EVPN hosts of one neighbour, half RT-2, half RT-5", r.Hosts), func(s *bgpSide) string { return s.What })
 	b.WriteString("|---" + strings.Repeat("|---", len(r.Sides)) + "|\n")
 	row("from the first byte until all are forwarded", func(s *bgpSide) string { return fmt.Sprintf("%.1f s", s.Loaded) })
-	row("anonymous memory afterwards (FRR: bgpd and zebra)", func(s *bgpSide) string {
+	row("anonymous memory at rest afterwards (FRR: bgpd and zebra)", func(s *bgpSide) string {
 		text := fmt.Sprintf("%d MB", s.Anonymous>>20)
 		if s.Maps > 0 {
 			return text + fmt.Sprintf(", maps %d MB", s.Maps>>20)

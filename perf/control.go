@@ -140,6 +140,9 @@ func (b *controlBench) imports(p plan) error {
 			}
 		}
 	}
+	if err := rest(b.g.Daemon.PID()); err != nil {
+		return err
+	}
 	b.Anonymous, b.Maps = b.g.Memory()
 	b.Anonymous -= before
 	return nil
@@ -158,6 +161,9 @@ func (b *controlBench) restart(p plan) error {
 		b.g.Start()
 		b.g.AwaitReady()
 		b.Restart = append(b.Restart, time.Since(start).Seconds())
+	}
+	if err := rest(b.g.Daemon.PID()); err != nil {
+		return err
 	}
 	b.Adopted, _ = b.g.Memory()
 	return nil

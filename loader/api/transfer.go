@@ -6,7 +6,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"runtime/debug"
+
+	"roam/loader/tidy"
 )
 
 // SourceName is what the RIB calls the routes that came through this socket.
@@ -55,7 +56,7 @@ func (s *Server) importFrom(r *http.Request, in io.Reader, format Format, progre
 	changes, lines, err := ReadRoutes(in, format, s.backend.Names, r.ContentLength, progress)
 	n := imported{lines, len(changes)}
 	if lines > progressStep {
-		defer func() { go debug.FreeOSMemory() }() // a hundred megabytes that are not needed again
+		defer tidy.Later()
 	}
 	var line *LineError
 	switch {

@@ -12,10 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 
 	"roam/loader/api"
 	"roam/loader/route"
+	"roam/loader/tidy"
 )
 
 // Held is what the RIB holds from this source.
@@ -107,7 +107,7 @@ func (s *Source) restore(ctx context.Context, to route.Reporter, changes []route
 		return fmt.Errorf("restore injected routes from %s: %w", s.path, err)
 	}
 	if len(changes) > 1<<16 {
-		debug.FreeOSMemory() // the RIB has them now
+		tidy.Later() // the RIB has them now
 	}
 	return ctx.Err()
 }

@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"context"
-	"runtime/debug"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -10,6 +9,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"roam/loader/route"
+	"roam/loader/tidy"
 )
 
 // take applies an event and all that wait behind it, up to a batch, and reports what comes of them.
@@ -170,7 +170,7 @@ func (sp *speaker) report(ctx context.Context, changes []route.Change) error {
 	}
 	sp.synced = true
 	if sp.table.len() > many {
-		go debug.FreeOSMemory() // decoding them left as much garbage as they need; it would stay until as much is needed again
+		tidy.Later()
 	}
 	return sp.to.Synced(ctx)
 }
