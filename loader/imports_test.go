@@ -25,7 +25,8 @@ var ours = map[string][]string{
 	"roam/loader/config": {"roam/loader/route"},
 	"roam/loader/rib":    {"roam/loader/route"},
 	"roam/loader/host":   {"roam/loader/route"},
-	"roam/loader/hook":   {"roam/loader/route"},
+	"roam/loader/due":    {},
+	"roam/loader/hook":   {"roam/loader/due", "roam/loader/route"},
 	"roam/loader/keep":   {},
 	"roam/loader/lan":    {"roam/loader/route"},
 
@@ -36,7 +37,7 @@ var ours = map[string][]string{
 	"roam/loader/event":    {},
 	"roam/loader/feed":     {"roam/loader/route"},
 	"roam/loader/bfd":      {"roam/loader/standing"},
-	"roam/loader/probe":    {"roam/loader/standing"},
+	"roam/loader/probe":    {"roam/loader/due", "roam/loader/standing"},
 	"roam/loader/standing": {},
 	"roam/loader/affinity": {},
 	"roam/loader/tidy":     {},

@@ -13,7 +13,6 @@
 package hook
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"roam/loader/due"
 	"roam/loader/route"
 )
 
@@ -101,7 +101,7 @@ type Hook struct {
 	journal *journal
 	hosts   map[route.Key]*host
 	from    map[route.Key]string // where hosts come from that Apply is about to hear of
-	queue   queue
+	queue   due.Queue[*host]
 	running int
 	failing int // hosts whose last run failed
 	synced  bool
@@ -122,8 +122,7 @@ type host struct {
 	attempts int
 	under    bool // way
 	failed   bool // at the last attempt
-	due      time.Time
-	place    int // in the queue, -1 for not
+	due.Turn      // of the next run
 }
 
 // pending reports whether the program has to be run.
@@ -158,7 +157,7 @@ func New(o Options) (*Hook, error) {
 			continue // or its tenant is gone
 		}
 		key := route.KeyOf(tenant, n.Address)
-		k.hosts[key] = &host{key: key, told: n.told, site: n.told, begun: n.begun, place: -1}
+		k.hosts[key] = &host{key: key, told: n.told, site: n.told, begun: n.begun}
 	}
 	return k, nil
 }
@@ -195,18 +194,18 @@ func (k *Hook) Apply(_ context.Context, decisions []route.Decision) error {
 			if site != k.Site {
 				continue
 			}
-			if len(k.queue) >= maxWaiting || !k.synced && len(k.hosts) >= maxWaiting {
+			if k.queue.Len() >= maxWaiting || !k.synced && len(k.hosts) >= maxWaiting {
 				refused++
 				continue
 			}
-			h = &host{key: d.Key, from: k.from[d.Key], place: -1}
+			h = &host{key: d.Key, from: k.from[d.Key]}
 			k.hosts[d.Key] = h
 		}
 		delete(k.from, d.Key)
 		h.seen = true
 		if h.site != site {
 			h.attempts = 0 // another change: it need not wait because the last one failed
-			h.due = time.Time{}
+			h.Due = time.Time{}
 		}
 		h.site, h.sequence = site, d.Sequence
 		k.arrange(h)
@@ -236,12 +235,10 @@ func (k *Hook) arrange(h *host) {
 	switch {
 	case h.under || !k.synced:
 		return
-	case h.pending() && h.place < 0:
-		heap.Push(&k.queue, h)
 	case h.pending():
-		heap.Fix(&k.queue, h.place)
-	case h.place >= 0:
-		heap.Remove(&k.queue, h.place)
+		k.queue.Put(h)
+	default:
+		k.queue.Remove(h)
 	}
 	if !h.pending() && h.site != k.Site {
 		delete(k.hosts, h.key)
@@ -277,12 +274,12 @@ func (k *Hook) Run(ctx context.Context) error {
 func (k *Hook) dispatch(ctx context.Context, now time.Time) (next time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for k.running < max(1, k.Parallel) && len(k.queue) > 0 && ctx.Err() == nil {
-		h := k.queue[0]
-		if h.due.After(now) {
-			return h.due
+	for k.running < max(1, k.Parallel) && k.queue.Len() > 0 && ctx.Err() == nil {
+		h := k.queue.First()
+		if h.Due.After(now) {
+			return h.Due
 		}
-		heap.Pop(&k.queue)
+		k.queue.Remove(h)
 		c := k.begin(h)
 		h.under = true
 		k.running++
@@ -333,14 +330,14 @@ func (k *Hook) deliver(ctx context.Context, h *host, c Change) {
 		}
 	}
 	if n.Err == nil {
-		h.told, h.begun, h.attempts, h.due = c.NewSite, nil, 0, time.Time{}
+		h.told, h.begun, h.attempts, h.Due = c.NewSite, nil, 0, time.Time{}
 		h.from = ""
 		k.note(line{Done: &done{c.Event, c.Tenant, c.Address}})
 	} else {
 		n.Again = min(firstRetry<<min(c.Attempt-1, 20), lastRetry)
 		k.last = n.Err
 		if h.site == c.NewSite {
-			h.due = time.Now().Add(n.Again)
+			h.Due = time.Now().Add(n.Again)
 		} else {
 			h.attempts, n.Again = 0, 0
 		}
@@ -402,7 +399,7 @@ func (k *Hook) Status() Status {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{Waiting: len(k.queue) + k.running, Failing: k.failing, Lost: k.lost, Runs: make(map[Outcome]uint64, len(Outcomes))}
+	s := Status{Waiting: k.queue.Len() + k.running, Failing: k.failing, Lost: k.lost, Runs: make(map[Outcome]uint64, len(Outcomes))}
 	for _, o := range Outcomes {
 		s.Runs[o] = k.runs[o]
 	}
@@ -410,30 +407,4 @@ func (k *Hook) Status() Status {
 		s.Last = k.last
 	}
 	return s
-}
-
-// queue is a heap of hosts, the one that is due first in front.
-type queue []*host
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements heap.Interface.
-func (q *queue) Push(x any) {
-	h := x.(*host)
-	h.place = len(*q)
-	*q = append(*q, h)
-}
-
-// Pop implements heap.Interface.
-func (q *queue) Pop() any {
-	last := len(*q) - 1
-	h := (*q)[last]
-	(*q)[last], *q = nil, (*q)[:last]
-	h.place = -1
-	return h
 }

@@ -3,6 +3,7 @@ package probe
 import (
 	"time"
 
+	"roam/loader/due"
 	"roam/loader/standing"
 )
 
@@ -22,8 +23,7 @@ const slowest = 10 * time.Second
 // peer is what is known of one locator. Its user serialises the calls, and tells the time.
 type peer struct {
 	way      Way
-	due      time.Time // the next small probe
-	place    int       // in the queue
+	due.Turn // of the next small probe
 	standing standing.Standing
 	sizing   sizing
 
@@ -35,7 +35,7 @@ type peer struct {
 	sent, lost uint64
 }
 
-func newPeer(w Way, due time.Time) *peer { return &peer{way: w, due: due} }
+func newPeer(w Way, first time.Time) *peer { return &peer{way: w, Turn: due.Turn{Due: first}} }
 
 func (x *peer) set(w Way) {
 	if !w.Known {
@@ -51,7 +51,7 @@ func (x *peer) set(w Way) {
 // step judges, and says what to send now. It never leaves due in the past.
 func (x *peer) step(now time.Time, interval time.Duration, c Config) (small bool, whole int) {
 	if !x.way.Known { // whose fault it is, is known
-		x.due = now.Add(interval)
+		x.Due = now.Add(interval)
 		return false, 0
 	}
 	patience := max(time.Duration(c.Multiplier)*interval, 2*x.roundTrip)
@@ -62,7 +62,7 @@ func (x *peer) step(now time.Time, interval time.Duration, c Config) (small bool
 	if !x.ever {
 		x.pause = min(interval<<min(x.unanswered, 16), max(interval, slowest))
 	}
-	x.due = now.Add(x.pause)
+	x.Due = now.Add(x.pause)
 	if x.unanswered++; x.unanswered == 1 {
 		x.since = now
 	}
@@ -76,7 +76,7 @@ func (x *peer) step(now time.Time, interval time.Duration, c Config) (small bool
 func (x *peer) heard(took time.Duration, size int, whole bool, now time.Time) {
 	x.unanswered = 0
 	if !x.ever {
-		x.ever, x.due = true, now
+		x.ever, x.Due = true, now
 	}
 	x.standing.Follow(true, false, now)
 	if whole {

@@ -10,7 +10,6 @@
 package probe
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +18,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"roam/loader/due"
 )
 
 // MaxRate is how many probes are sent in a second, to all locators together.
@@ -81,7 +82,7 @@ type Prober struct {
 	mu       sync.Mutex
 	config   Config
 	peers    map[netip.Addr]*peer
-	queue    queue
+	queue    due.Queue[*peer]
 	sent     map[uint64]*question // by token
 	order    []*question          // as sent
 	sequence uint16
@@ -144,7 +145,7 @@ func (p *Prober) SetWays(ways []Way) {
 		}
 		n := newPeer(w, now.Add(rand.N(p.interval())))
 		p.peers[w.Address] = n
-		heap.Push(&p.queue, n)
+		p.queue.Put(n)
 	}
 	p.drop(func(x *peer) bool { return !used[x.way.Address] })
 	signal(p.wake)
@@ -160,7 +161,7 @@ func (p *Prober) drop(which func(*peer) bool) {
 			if x.sizing.holed() {
 				p.Found(a, 0)
 			}
-			heap.Remove(&p.queue, x.place)
+			p.queue.Remove(x)
 			delete(p.peers, a)
 		}
 	}
@@ -205,16 +206,15 @@ func (p *Prober) tick(now time.Time) time.Time {
 	defer p.mu.Unlock()
 	p.expire(now)
 	next := now.Add(idle)
-	for len(p.queue) > 0 {
-		x := p.queue[0]
-		if x.due.After(now) {
-			if x.due.Before(next) {
-				next = x.due
+	for x := p.queue.First(); x != nil; x = p.queue.First() {
+		if x.Due.After(now) {
+			if x.Due.Before(next) {
+				next = x.Due
 			}
 			break
 		}
 		p.ask(x, now)
-		heap.Fix(&p.queue, x.place)
+		p.queue.Put(x)
 	}
 	return next
 }
@@ -322,7 +322,7 @@ func (p *Prober) answered(a Answer, now time.Time) {
 	first := !x.ever
 	x.heard(took, a.Size, q.whole, now)
 	if first { // from now on it is asked at the usual pace
-		heap.Fix(&p.queue, x.place)
+		p.queue.Put(x)
 		signal(p.wake)
 	}
 	if !q.whole {
@@ -349,27 +349,4 @@ func signal(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// queue is a heap of peers, the one that is due first in front.
-type queue []*peer
-
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements heap.Interface.
-func (q *queue) Push(x any) {
-	x.(*peer).place = len(*q)
-	*q = append(*q, x.(*peer))
-}
-
-// Pop implements heap.Interface.
-func (q *queue) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return last
 }
