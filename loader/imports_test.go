@@ -30,10 +30,11 @@ var ours = map[string][]string{
 	"roam/loader/keep":   {},
 	"roam/loader/lan":    {"roam/loader/route"},
 
-	"roam/loader/designate": {"roam/loader/keep", "roam/loader/route"},
+	"roam/loader/designate": {"roam/loader/ether", "roam/loader/keep", "roam/loader/route"},
 
-	"roam/loader/mld":      {"roam/loader/keep", "roam/loader/route"},
-	"roam/loader/radv":     {"roam/loader/keep", "roam/loader/route"},
+	"roam/loader/mld":      {"roam/loader/ether", "roam/loader/keep", "roam/loader/route"},
+	"roam/loader/radv":     {"roam/loader/ether", "roam/loader/keep", "roam/loader/route"},
+	"roam/loader/ether":    {},
 	"roam/loader/event":    {},
 	"roam/loader/feed":     {"roam/loader/route"},
 	"roam/loader/bfd":      {"roam/loader/standing"},

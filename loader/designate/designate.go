@@ -13,6 +13,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/ether"
 	"roam/loader/keep"
 	"roam/loader/route"
 )
@@ -246,10 +247,14 @@ func (d *Designator) hold(ctx context.Context, s *segment) error {
 	}
 	defer conn.Close()
 	e := &session{of: d, at: s, conn: conn, mac: route.MAC(nic.HardwareAddr)}
+	hello := func(frame []byte) (Hello, bool) {
+		h, err := parse(frame, s.link.VNI)
+		return h, err == nil
+	}
 	heard, failed := make(chan Hello, 16), make(chan error, 1)
 	hearing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	go func() { failed <- hear(hearing, conn, s.link.VNI, heard) }()
+	go func() { failed <- ether.Hear(hearing, conn, hello, heard) }()
 	e.begin()
 	for timer := time.NewTimer(0); ; timer.Reset(e.wait()) {
 		select {
@@ -275,37 +280,11 @@ func (d *Designator) hold(ctx context.Context, s *segment) error {
 
 // running finds an interface that is up and has a carrier.
 func running(name string) (*net.Interface, error) {
-	nic, err := net.InterfaceByName(name)
-	switch {
-	case err != nil:
-	case len(nic.HardwareAddr) != len(route.MAC{}):
-		err = fmt.Errorf("%s is no Ethernet: it has no MAC address", name)
-	case nic.Flags&net.FlagUp == 0 || nic.Flags&net.FlagRunning == 0:
+	nic, err := ether.Interface(name)
+	if err == nil && (nic.Flags&net.FlagUp == 0 || nic.Flags&net.FlagRunning == 0) {
 		err = fmt.Errorf("%s is down", name)
 	}
 	return nic, err
-}
-
-// hear reads hellos until the socket closes.
-func hear(ctx context.Context, conn *packet.Conn, vni uint32, heard chan<- Hello) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	b := make([]byte, longest)
-	for {
-		n, _, err := conn.ReadFrom(b)
-		if err != nil {
-			return err
-		}
-		h, err := parse(b[:n], vni)
-		if err != nil {
-			continue
-		}
-		select {
-		case heard <- h:
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }
 
 func (e *session) begin() {

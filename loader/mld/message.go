@@ -7,11 +7,11 @@ import (
 
 	"golang.org/x/net/bpf"
 
+	"roam/loader/ether"
 	"roam/loader/route"
 )
 
 const (
-	etherIPv6   = 0x86dd
 	ethernetLen = 14
 	ipv6Len     = 40
 	alertLen    = 8 // hop-by-hop header with nothing but the router alert
@@ -111,7 +111,7 @@ func parse(b []byte) (q question, ok bool) {
 	}
 	icmp := ip[ipv6Len+options : ipv6Len+length]
 	q.from = netip.AddrFrom16([16]byte(ip[8:24]))
-	if !q.from.IsLinkLocalUnicast() || !alerts(ip[ipv6Len+2:ipv6Len+options]) || checksum(ip[8:40], icmp) != 0 {
+	if !q.from.IsLinkLocalUnicast() || !alerts(ip[ipv6Len+2:ipv6Len+options]) || ether.ChecksumICMPv6(ip[8:40], icmp) != 0 {
 		return q, false
 	}
 	if icmp[0] == typeSolicit {
@@ -184,10 +184,10 @@ func advertisement(mac route.MAC) []byte {
 func frame(mac route.MAC, to netip.Addr, icmp []byte) []byte {
 	group := to.As16()
 	addresses := append(linkLocal(mac), group[:]...)
-	binary.BigEndian.PutUint16(icmp[2:], checksum(addresses, icmp))
+	binary.BigEndian.PutUint16(icmp[2:], ether.ChecksumICMPv6(addresses, icmp))
 
 	b := append(append([]byte{0x33, 0x33}, group[12:]...), mac[:]...)
-	b = append(b, etherIPv6>>8, etherIPv6&0xff, 0x60, 0, 0, 0)
+	b = append(b, ether.TypeIPv6>>8, ether.TypeIPv6&0xff, 0x60, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(alertLen+len(icmp)))
 	b = append(append(b, protoHop, hopLimit), addresses...)
 	b = append(b, protoICMPv6, 0, optionAlert, 2, 0, 0, optionPadN, 0)
@@ -197,20 +197,4 @@ func frame(mac route.MAC, to netip.Addr, icmp []byte) []byte {
 // linkLocal is the address that a port has by its MAC (RFC 4291, appendix A).
 func linkLocal(m route.MAC) []byte {
 	return []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}
-}
-
-// checksum is that of ICMPv6 (RFC 4443, section 2.3); over a message that holds its own it is 0.
-func checksum(addresses, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + protoICMPv6
-	for _, b := range [][]byte{addresses, icmp} {
-		for i, c := range b {
-			if i%2 == 0 {
-				sum += uint32(c) << 8
-			} else {
-				sum += uint32(c)
-			}
-		}
-	}
-	sum = sum&0xffff + sum>>16
-	return ^uint16(sum&0xffff + sum>>16)
 }

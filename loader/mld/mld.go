@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -29,6 +28,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/ether"
 	"roam/loader/keep"
 	"roam/loader/route"
 )
@@ -205,11 +205,11 @@ func (l *Listener) keep(ctx context.Context, p *port) {
 
 // serve speaks for a port until ctx ends or the interface fails.
 func serve(ctx context.Context, p *port) error {
-	nic, err := ethernet(p.name)
+	nic, err := ether.Interface(p.name)
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(nic, packet.Raw, etherIPv6, &packet.Config{Filter: questions})
+	conn, err := packet.Listen(nic, packet.Raw, ether.TypeIPv6, &packet.Config{Filter: questions})
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func serve(ctx context.Context, p *port) error {
 	defer stop()
 	asked := make(chan question)
 	failed := make(chan error, 1)
-	go func() { failed <- hear(ctx, conn, asked) }()
+	go func() { failed <- ether.Hear(ctx, conn, parse, asked) }()
 	p.begin()
 	defer p.end()
 	due := time.NewTimer(0)
@@ -254,7 +254,7 @@ func serve(ctx context.Context, p *port) error {
 			if !p.ask(time.Now(), q, room(nic.MTU)) {
 				continue
 			}
-			if nic, err = ethernet(p.name); err != nil { // its MTU or MAC may be another by now
+			if nic, err = ether.Interface(p.name); err != nil { // its MTU or MAC may be another by now
 				return err
 			}
 		case <-advertise.C:
@@ -266,36 +266,6 @@ func serve(ctx context.Context, p *port) error {
 				wait = min(wait, advertiseFirst)
 			}
 			advertise.Reset(wait)
-		}
-	}
-}
-
-func ethernet(name string) (*net.Interface, error) {
-	nic, err := net.InterfaceByName(name)
-	if err == nil && len(nic.HardwareAddr) != len(route.MAC{}) {
-		err = fmt.Errorf("%s is no Ethernet: it has no MAC address", name)
-	}
-	return nic, err
-}
-
-// hear reads questions until the socket closes.
-func hear(ctx context.Context, conn *packet.Conn, asked chan<- question) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	frame := make([]byte, 2048)
-	for {
-		n, _, err := conn.ReadFrom(frame)
-		if err != nil {
-			return err
-		}
-		q, ok := parse(frame[:n])
-		if !ok {
-			continue
-		}
-		select {
-		case asked <- q:
-		case <-ctx.Done():
-			return nil
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/mdlayher/packet"
 
 	"roam/lab"
+	"roam/loader/ether"
 	"roam/loader/route"
 )
 
@@ -31,7 +32,7 @@ func questionFrame(from string, body ...byte) []byte {
 func sign(f []byte) []byte {
 	icmp := f[ethernetLen+ipv6Len+alertLen:]
 	icmp[2], icmp[3] = 0, 0
-	binary.BigEndian.PutUint16(icmp[2:], checksum(f[ethernetLen+8:ethernetLen+ipv6Len], icmp))
+	binary.BigEndian.PutUint16(icmp[2:], ether.ChecksumICMPv6(f[ethernetLen+8:ethernetLen+ipv6Len], icmp))
 	return f
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"roam/loader/ether"
 	"roam/loader/route"
 )
 
@@ -86,7 +87,7 @@ func (d *desk) hear(f []byte) {
 	d.count++
 	ip := f[ethernetLen:]
 	icmp := ip[ipv6Len+alertLen:]
-	if ip[7] != 1 || checksum(ip[8:40], icmp) != 0 || int(binary.BigEndian.Uint16(ip[4:])) != len(icmp)+alertLen {
+	if ip[7] != 1 || ether.ChecksumICMPv6(ip[8:40], icmp) != 0 || int(binary.BigEndian.Uint16(ip[4:])) != len(icmp)+alertLen {
 		d.t.Fatalf("%x", f)
 	}
 	note := func(address []byte, k kind) {

@@ -6,11 +6,11 @@ import (
 
 	"golang.org/x/net/bpf"
 
+	"roam/loader/ether"
 	"roam/loader/route"
 )
 
 const (
-	etherIPv6     = 0x86dd
 	ethernetLen   = 14
 	ipv6Len       = 40
 	icmpOffset    = ethernetLen + ipv6Len
@@ -65,7 +65,7 @@ func parseSolicitation(b []byte) (s solicitation, ok bool) {
 		return s, false
 	}
 	icmp := ip[ipv6Len : ipv6Len+length]
-	if icmp[0] != typeSolicit || icmp[1] != 0 || checksum(ip[8:40], icmp) != 0 {
+	if icmp[0] != typeSolicit || icmp[1] != 0 || ether.ChecksumICMPv6(ip[8:40], icmp) != 0 {
 		return s, false
 	}
 	copy(s.mac[:], b[6:12])
@@ -102,26 +102,10 @@ func advertisement(l Link, mtu int, mac route.MAC, to netip.Addr) []byte {
 		icmp = append(append(icmp, 0, 0, 0, 0), p.Addr().AsSlice()...)
 	}
 	addresses := append(l.Router.AsSlice(), to.AsSlice()...)
-	binary.BigEndian.PutUint16(icmp[2:], checksum(addresses, icmp))
+	binary.BigEndian.PutUint16(icmp[2:], ether.ChecksumICMPv6(addresses, icmp))
 
-	b := append(append(mac[:], l.MAC[:]...), etherIPv6>>8, etherIPv6&0xff, 0x60, 0, 0, 0)
+	b := append(append(mac[:], l.MAC[:]...), ether.TypeIPv6>>8, ether.TypeIPv6&0xff, 0x60, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(icmp)))
 	b = append(append(b, protoICMPv6, hopLimit), addresses...)
 	return append(b, icmp...)
-}
-
-// checksum is that of ICMPv6 (RFC 4443, section 2.3); over a message that holds its own it is 0.
-func checksum(addresses, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + protoICMPv6
-	for _, b := range [][]byte{addresses, icmp} {
-		for i, c := range b {
-			if i%2 == 0 {
-				sum += uint32(c) << 8
-			} else {
-				sum += uint32(c)
-			}
-		}
-	}
-	sum = sum&0xffff + sum>>16
-	return ^uint16(sum&0xffff + sum>>16)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mdlayher/packet"
 
+	"roam/loader/ether"
 	"roam/loader/keep"
 	"roam/loader/route"
 )
@@ -105,7 +106,7 @@ func serve(ctx context.Context, l Link) error {
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(nic, packet.Raw, etherIPv6, &packet.Config{Filter: solicitations})
+	conn, err := packet.Listen(nic, packet.Raw, ether.TypeIPv6, &packet.Config{Filter: solicitations})
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func serve(ctx context.Context, l Link) error {
 	defer stop()
 	asked := make(chan solicitation)
 	failed := make(chan error, 1)
-	go func() { failed <- hear(ctx, conn, asked) }()
+	go func() { failed <- ether.Hear(ctx, conn, parseSolicitation, asked) }()
 	all := time.NewTimer(0)
 	var last time.Time
 	for sent := 0; ; {
@@ -142,28 +143,6 @@ func serve(ctx context.Context, l Link) error {
 				wait = min(wait, initialInterval)
 			}
 			all.Reset(wait)
-		}
-	}
-}
-
-// hear reads solicitations until the socket closes.
-func hear(ctx context.Context, conn *packet.Conn, asked chan<- solicitation) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	frame := make([]byte, 2048)
-	for {
-		n, _, err := conn.ReadFrom(frame)
-		if err != nil {
-			return err
-		}
-		s, ok := parseSolicitation(frame[:n])
-		if !ok {
-			continue
-		}
-		select {
-		case asked <- s:
-		case <-ctx.Done():
-			return nil
 		}
 	}
 }

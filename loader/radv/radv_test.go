@@ -14,6 +14,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"roam/lab"
+	"roam/loader/ether"
 	"roam/loader/route"
 )
 
@@ -81,7 +82,7 @@ func TestAdvertisement(t *testing.T) {
 	if ra == nil || ra.RouterLifetime != 1800 || ra.HopLimit != 64 || len(ra.Options) != 4 || ip.HopLimit != 255 {
 		t.Fatalf("%v", p)
 	}
-	if sum := checksum(frame[ethernetLen+8:icmpOffset], frame[icmpOffset:]); sum != 0 {
+	if sum := ether.ChecksumICMPv6(frame[ethernetLen+8:icmpOffset], frame[icmpOffset:]); sum != 0 {
 		t.Errorf("checksum is off by %x", sum)
 	}
 	for i, flags := range []byte{onLink | autonomous, onLink} {
@@ -100,7 +101,7 @@ func TestParseSolicitation(t *testing.T) {
 	}
 	sign := func(b []byte) []byte {
 		b[icmpOffset+2], b[icmpOffset+3] = 0, 0
-		sum := checksum(b[ethernetLen+8:icmpOffset], b[icmpOffset:])
+		sum := ether.ChecksumICMPv6(b[ethernetLen+8:icmpOffset], b[icmpOffset:])
 		b[icmpOffset+2], b[icmpOffset+3] = byte(sum>>8), byte(sum)
 		return b
 	}
