@@ -30,6 +30,7 @@ type Flow struct {
 	sender    sync.WaitGroup
 	receivers sync.WaitGroup
 	sendErr   error
+	halted    time.Time // when the sender had ended
 
 	mu      sync.Mutex
 	tally   Tally
@@ -117,27 +118,59 @@ func (f *Flow) AwaitArrivals(more int, limit time.Duration) {
 	}
 }
 
+// AwaitAll is AwaitArrivals of many streams, at the same time.
+func AwaitAll(list []*Flow, more int, limit time.Duration) {
+	goals := make([]int, len(list))
+	for i, f := range list {
+		goals[i] = f.Received() + more
+	}
+	for i, f := range list {
+		f.lab.Helper()
+		f.AwaitArrivals(goals[i]-f.Received(), limit)
+	}
+}
+
 // Arrives is AwaitArrivals that says whether they came. Safe from any goroutine.
 func (f *Flow) Arrives(more int, limit time.Duration) bool {
 	goal := f.Received() + more
 	return f.await(limit, func() bool { return f.Received() >= goal })
 }
 
+// Halt ends the sending. Where many streams lose packets, those that are halted before the first is stopped wait for their stragglers at
+// the same time.
+func (f *Flow) Halt() {
+	f.stop()
+	f.sender.Wait()
+	if f.halted.IsZero() {
+		f.halted = time.Now()
+	}
+}
+
 // Stop ends the stream, waits until the last packet has arrived or nothing has come for half a second, and tells
 // what became of it.
 func (f *Flow) Stop() Result {
 	f.lab.Helper()
-	f.stop()
-	f.sender.Wait()
+	f.Halt()
 	if f.sendErr != nil {
 		f.lab.Fatalf("flow %s: send: %v", f, f.sendErr)
 	}
+	const silence, unread = 500 * time.Millisecond, 50 * time.Millisecond // a packet may have come, and its reader not been woken
 	for before := -1; f.Received() < f.Sent() && f.Received() != before; {
 		before = f.Received()
-		f.await(500*time.Millisecond, func() bool { return f.Received() > before })
+		f.await(max(silence-time.Since(f.heard()), unread), func() bool { return f.Received() > before })
 	}
 	f.hangUp()
 	return f.tally.Result(f.Sent())
+}
+
+// heard is when the last packet came, or could have come.
+func (f *Flow) heard() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tally.last.After(f.halted) {
+		return f.tally.last
+	}
+	return f.halted
 }
 
 // Restored is when the stream, which has been stopped, came through again after its last loss: see Tally.

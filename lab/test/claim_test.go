@@ -140,7 +140,7 @@ func TestLiar(t *testing.T) {
 	liar := s.Liar(h11, lab.DC1)
 	for range 20 {
 		liar.Announce()
-		progress(list, 25)
+		progress(list, 50)
 	}
 	lossless(t, s, list, 62, "a liar")
 	homeAt(s, lab.DC1, h11.IPs()...)

@@ -96,11 +96,7 @@ func flows(s *lab.Sites, a, b *lab.Host, rate int) []*lab.Flow {
 }
 
 // progress waits until each stream has brought more packets.
-func progress(list []*lab.Flow, more int) {
-	for _, f := range list {
-		f.AwaitArrivals(more, 10*time.Second)
-	}
-}
+func progress(list []*lab.Flow, more int) { lab.AwaitAll(list, more, 10*time.Second) }
 
 // lossless ends the streams and checks that each packet arrived once, with the given TTL.
 func lossless(t *testing.T, s *lab.Sites, list []*lab.Flow, ttl int, during string) {

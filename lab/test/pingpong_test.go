@@ -108,7 +108,7 @@ func TestPingPong(t *testing.T) {
 	move := func(n int) {
 		s.Replug(h11, n%2)
 		h11.Announce()
-		progress(list, 12) // one after the other, a tenth of a second: an address that shows itself more often than that is not looked at each time
+		progress(list, 50) // a tenth of a second: an address that shows itself more often than that is not looked at each time
 	}
 	for n := 1; n <= 4; n++ { // what there is once of everything that takes part in a move
 		move(n)

@@ -74,6 +74,9 @@ func TestHotMove(t *testing.T) {
 					f.AwaitArrivals(100, 10*time.Second)
 				}
 				homeAt(s, site, h11.IPs()...)
+				for _, f := range list {
+					f.Halt()
+				}
 				for name, f := range list {
 					outages[name] = append(outages[name], f.Stop().Gap)
 				}

@@ -140,6 +140,9 @@ func (w *twins) everyWay(h *lab.Host, locators ...string) {
 func gaps(t *testing.T, list []*lab.Flow, during string) {
 	t.Helper()
 	for _, f := range list {
+		f.Halt()
+	}
+	for _, f := range list {
 		r := f.Stop()
 		t.Logf("%s: %s: %v lost, longest gap %v", during, f, r.Lost(), r.Gap.Round(time.Millisecond))
 		if r.Gap > 5*time.Second || r.Received == 0 {
