@@ -21,6 +21,8 @@ GUEST := qemu-system-x86 busybox-static xz-utils debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
+# Tests of a package that run beside each other: those that are marked so wait for most of their time.
+PARALLEL := 3
 
 comma := ,
 empty :=
@@ -60,7 +62,7 @@ demo: lab-tools build ## two sites on this machine, a host moves between them un
 	go run ./lab/demo
 
 test: lab-tools build ## the whole suite: unit, packet, namespace, interop
-	go tool gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -count=1 -timeout 30m ./...
+	go tool gotestsum --format pkgname-and-test-fails --hide-summary=skipped -- -count=1 -timeout 30m -parallel $(PARALLEL) ./...
 
 test-kernels: lab-tools ## the packet and network tests on other kernels, under qemu; KERNELS="5.10 7" takes a choice
 	@tools/need $(GUEST)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
 // Sites is the lab most tests use: one subnet at two sites.
@@ -53,6 +54,7 @@ type Options struct {
 	NoRoutes  bool   // gateways are not told where the hosts are
 	Capacity  int    // hosts the tables are made for
 	Narrow    bool   // the underlay carries no larger packets than the hosts' links
+	Alone     bool   // no other test runs meanwhile: for one that measures times, or fills tables of the machine
 }
 
 // Host is a machine with an address of each family.
@@ -95,9 +97,12 @@ var (
 	OutsideNets = []string{"198.51.100.0/24", "2001:db8:2::/64"}
 )
 
-// NewSites builds the sites without starting the daemons: see Up.
+// NewSites builds the sites without starting the daemons: see Up. Unless it is to be alone, the test runs beside others from here on.
 func NewSites(t TB, bins Binaries, options Options) *Sites {
 	t.Helper()
+	if !options.Alone {
+		besideOthers(t)
+	}
 	if options.Role == "" {
 		options.Role = "default"
 	}
@@ -153,6 +158,23 @@ func NewSites(t TB, bins Binaries, options Options) *Sites {
 		s.tell()
 	}
 	return s
+}
+
+// parallel are the tests that run beside others.
+var parallel sync.Map
+
+// besideOthers makes a test parallel, where it is one and is not yet. It waits for most of its time, for daemons and for packets, and labs share
+// nothing but the machine.
+func besideOthers(t TB) {
+	p, is := t.(interface{ Parallel() })
+	if !is {
+		return
+	}
+	if _, already := parallel.LoadOrStore(t, true); already {
+		return
+	}
+	t.Cleanup(func() { parallel.Delete(t) })
+	p.Parallel()
 }
 
 // Up starts the daemons and waits until both are ready.

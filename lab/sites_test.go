@@ -20,7 +20,6 @@ func TestSitesWithoutDaemons(t *testing.T) {
 		{}, {Outside: true}, {Role: "stick"}, {OneArmed: true}, {KernelFar: true}, {KernelFar: true, Underlay6: true},
 	} {
 		t.Run(fmt.Sprintf("%+v", options), func(t *testing.T) {
-			t.Parallel()
 			s := lab.NewSites(t, noBinaries, options)
 			h11, h12, h21 := s.H("h11"), s.H("h12"), s.H("h21")
 			ping(t, h11, h12.IPs(), true)

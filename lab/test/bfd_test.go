@@ -98,7 +98,7 @@ func metrics(t *testing.T, g *lab.Gateway) string {
 // the flows that took it are on the other within a second; it is let back in when it has stayed up for a while, and that
 // loses nothing.
 func TestLocatorLost(t *testing.T) {
-	s := lab.NewSites(t, bins, lab.Options{TwoWays: true})
+	s := lab.NewSites(t, bins, lab.Options{TwoWays: true, Alone: true})
 	for _, g := range s.GW {
 		g.Config.BFD = "{interval: 100ms, multiplier: 3, auth: {key: lab}}"
 		g.Config.Probe = "off" // BFD alone; together: TestProbeAndBFD

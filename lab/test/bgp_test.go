@@ -286,7 +286,7 @@ func TestBGPRestart(t *testing.T) {
 // all hosts are there the while, and those that were withdrawn meanwhile are forgotten.
 func TestBGPRestartWithMany(t *testing.T) {
 	const asn, many, gone = 64999, 100_000, 100
-	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Capacity: many + 1000})
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Capacity: many + 1000, Alone: true})
 	gw1, gen := s.GW[lab.DC1], s.Stand("gen", 9)
 	gw1.Config.BFD = "{interval: 100ms, multiplier: 3}"
 	s.GW[lab.DC2].Config.BFD = gw1.Config.BFD

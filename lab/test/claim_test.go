@@ -370,7 +370,7 @@ func TestAllow(t *testing.T) {
 // TestRARP: a guest moves and says nothing; its hypervisor sends one RARP. Its gateway knows by the other's announcements what addresses it has,
 // and the one where it was, what it had there.
 func TestRARP(t *testing.T) {
-	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Alone: true})
 	for _, g := range s.GW {
 		g.Config.Mobility = often
 	}

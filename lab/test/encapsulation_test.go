@@ -17,6 +17,7 @@ var dissector = map[route.Encap]string{
 // TestEncapsulations changes the encapsulation between two gateways under way, through all of them and over both underlays: hosts
 // reach each other in both families, each gateway takes one hop, and tshark finds nothing malformed and no wrong checksum.
 func TestEncapsulations(t *testing.T) {
+	t.Parallel()
 	for _, underlay6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("underlay6=%v", underlay6), func(t *testing.T) {
 			s := up(t, lab.Options{NoRoutes: true, Underlay6: underlay6})

@@ -12,6 +12,7 @@ import (
 // TestForwardedTeachesNothing: a router at the site that a host left sends on packets of that host, in frames with its own MAC. Whether the gateway
 // there was told of the router or not, nobody takes the host to be back.
 func TestForwardedTeachesNothing(t *testing.T) {
+	t.Parallel()
 	for _, named := range []bool{true, false} {
 		t.Run(fmt.Sprintf("router named: %v", named), func(t *testing.T) {
 			s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Role: "stick"})

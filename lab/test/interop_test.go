@@ -14,6 +14,7 @@ import (
 // TestInterop has the Linux kernel's own VXLAN device as the far end: what we send must be right for others, and
 // what others send must be right for us.
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	for _, underlay6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("underlay6=%v", underlay6), func(t *testing.T) {
 			s := up(t, lab.Options{KernelFar: true, Underlay6: underlay6})

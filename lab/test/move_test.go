@@ -93,6 +93,7 @@ func kernelRoute(verb string, ipv4 bool, prefix string, site int) string {
 // Three senders: one at the destination, one on the host's old LAN, whose frames go to a MAC that is no longer there,
 // and one at a third site that never hears of the move, so that the old gateway has to send its packets on.
 func TestMoveLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, mover := range movers {
 		t.Run(mover.name, func(t *testing.T) {
 			s := lab.NewSites(t, bins, mover.options)

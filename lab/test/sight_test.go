@@ -39,7 +39,7 @@ func TestHotMove(t *testing.T) {
 		{"only data", func(*lab.Host) {}, true},
 	} {
 		t.Run(how.name, func(t *testing.T) {
-			s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+			s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Alone: true})
 			for _, g := range s.GW {
 				g.Config.Mobility = often
 			}
@@ -137,7 +137,7 @@ func TestSilentHost(t *testing.T) {
 // TestScan: somebody asks for every address of a /16. What the data path reports of it is rationed by who asks, and in all where many ask; what
 // the gateway asks in turn stays bounded, as does what it remembers, and a host that shows itself meanwhile is found at once.
 func TestScan(t *testing.T) {
-	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Alone: true})
 	gw1, h11, h12 := s.GW[lab.DC1], s.H("h11"), s.H("h12")
 	gw1.Config.Subnets = []string{"10.1.0.0/16", "2001:db8:1::/64"}
 	gw1.Up()

@@ -13,7 +13,7 @@ import (
 // TestTwoLocators splits a thousand flows over two ways to a site by weight, keeps each on its way, and takes only the flows of
 // a way that goes.
 func TestTwoLocators(t *testing.T) {
-	s := up(t, lab.Options{NoRoutes: true, Dual: true})
+	s := up(t, lab.Options{NoRoutes: true, Dual: true, Alone: true})
 	h11, h21 := s.H("h11"), s.H("h21")
 	gw1 := s.GW[lab.DC1]
 	for i, ip := range h11.IPs() {
