@@ -2,7 +2,6 @@ package bpftest
 
 import (
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 
@@ -194,7 +193,7 @@ func site(t testing.TB, in ingress) *world {
 		t.Fatal(err)
 	}
 	w.fill(in)
-	if in == onLAN || in == onWAN || os.Getenv("ROAM_TWINS") != "few" {
+	if in == onLAN || in == onWAN || !few {
 		w.twin, w.shade = w.traced(t), w.shaded(t)
 	}
 	sites.byIngress[in] = w

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,10 +16,23 @@ import (
 )
 
 // twin is the program as it is while somebody traces, over the tables of a world: what it does to a packet must be the same, and what it
-// tells must be true. Every golden packet goes through both, but where ROAM_TWINS is "few": there, those of two ports do.
+// tells must be true. Every golden packet goes through both, but where ROAM_TWINS is "few": there, those of two ports do, and of each test the
+// first for each reason.
 type twin struct {
 	objects *maps.Objects
 	ring    *maps.Traces
+	had     map[string]bool // tests with reasons
+}
+
+// few is set where the processor is emulated.
+var few = os.Getenv("ROAM_TWINS") == "few"
+
+// wants says whether the twin, and the shade beside it, are to get a frame.
+func (x *twin) wants(t testing.TB, reason string) bool {
+	test, _, _ := strings.Cut(t.Name(), "/")
+	first := !x.had[test+" "+reason]
+	x.had[test+" "+reason] = true
+	return first || !few
 }
 
 func (w *world) traced(t testing.TB) *twin {
@@ -32,7 +47,7 @@ func (w *world) traced(t testing.TB) *twin {
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
-	x := &twin{objects: o}
+	x := &twin{objects: o, had: map[string]bool{}}
 	if x.ring, err = maps.OpenTraces(o); err != nil {
 		t.Fatal(err)
 	}

@@ -20,9 +20,13 @@ func TestKernels(t *testing.T) {
 	packetTests, tableTests = buildTests(t, "roam/bpf/test"), buildTests(t, "roam/maps")
 	results = make([]result, len(lines()))
 	t.Cleanup(func() { t.Log("\n" + table(results)) })
-	for i, line := range lines() {
-		k := kernel(t, line) // one at a time
-		t.Run(line, func(t *testing.T) {
+	var list []lab.Kernel
+	for _, line := range lines() {
+		list = append(list, kernel(t, line)) // one at a time
+	}
+	t.Parallel() // a guest takes one processor
+	for i, k := range list {
+		t.Run(lines()[i], func(t *testing.T) {
 			t.Parallel()
 			results[i] = test(t, k)
 		})
@@ -127,15 +131,11 @@ func checkNetwork(t *testing.T, n *network) {
 				n.Flow(n.far, addr(farHost[i]), n.host, addr(host[i]), 50, size))
 		}
 	}
-	for _, f := range flows {
-		f.AwaitArrivals(50, 20*time.Second)
-	}
+	lab.AwaitAll(flows, 50, 20*time.Second)
 	n.gw.Run("kill -9 $(pidof roamd)")
 	n.start()
+	lab.AwaitAll(flows, 20, 20*time.Second)
 	sent := 0
-	for _, f := range flows {
-		f.AwaitArrivals(20, 20*time.Second)
-	}
 	for _, f := range flows {
 		r := f.Stop()
 		if r.Lost() != 0 || r.Duplicated != 0 || r.TTL != [2]int{63, 63} {

@@ -68,7 +68,9 @@ func TestPeers(t *testing.T) {
 	if len(lines()) == 0 {
 		t.Skip("boots another kernel: make test-kernels")
 	}
-	p := newPeers(t, kernel(t, lines()[len(lines())-1]))
+	k := kernel(t, lines()[len(lines())-1])
+	t.Parallel()
+	p := newPeers(t, k)
 	met.Release = p.far.Kernel.Release
 	for _, d := range devices {
 		result := peer{Encap: d.encap, Device: d.name}
