@@ -254,10 +254,12 @@ static __always_inline int seen_lately(const struct pkt *p)
 	__u64 hash, word, *entry;
 	__u32 index;
 
-	if (p->v6)
+	if (p->v6) {
 		who = ((who << 20 ^ half(p->src6)) + hosts6_config.seed[0]) * (hosts6_config.seed[1] | 1) + half(p->src6 + 2);
-	else
+		who ^= who >> 32; /* the last bytes of an address, in which neighbours differ, are the highest here, of which the word keeps nothing */
+	} else {
 		who |= p->src4;
+	}
 	hash = who * MIX1;
 	word = hash << 20 | (bpf_jiffies64() >> 4 & 0xfffff);
 	index = (hash >> 32) % SEEN_ENTRIES;

@@ -227,6 +227,23 @@ func TestSightingsOfBridgedQuestions(t *testing.T) {
 	}
 }
 
+// Whom the data path has looked up moments ago hides nobody else: addresses that differ in one byte, of either family.
+func TestSightingsOfNeighbours(t *testing.T) {
+	w := watch(t)
+	for _, f := range families {
+		w.forget(t)
+		for n := range 100 {
+			if got := w.seen(t, send(hostMAC(seenHere), f.addr(seenHere), f.addr(seenAway))); got != nil {
+				t.Errorf("%s: of a host here %q", f, got)
+			}
+			who := f.addr(100 + n)
+			if got, want := w.seen(t, send(hostMAC(100+n), who, f.addr(seenAway))), []string{sign(maps.SightData, who, hostMAC(100+n))}; !slices.Equal(got, want) {
+				t.Fatalf("%s: reported %q, want %q", f, got, want)
+			}
+		}
+	}
+}
+
 func reverse(b []byte) []byte {
 	b[12], b[13] = 0x80, 0x35
 	return b
