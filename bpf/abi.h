@@ -232,6 +232,7 @@ enum dscp {
 enum nexthop_flag {
 	NHF_HELD = 1,		/* moved away from here moments ago: may be tunnelled on */
 	NHF_MOVED = 2,		/* moved moments ago, from anywhere: what it sends may still come from its earlier site */
+	NHF_AWAITED = 4,	/* beside one of them: the first packet by this way is to be told of */
 };
 
 struct nexthop {
@@ -358,14 +359,15 @@ enum sight_kind {
 	SIGHT_DATA,		/* the source of an IP packet */
 	SIGHT_WANTED,		/* somebody sends to an address of ours that nobody has shown */
 	SIGHT_KINDS,
+	SIGHT_FIRST = SIGHT_KINDS, /* no sign of a host, and not counted as one: the first packet to it by the way it has since it moved */
 };
 
 struct sighting {
 	__u64 when;		/* ns, CLOCK_MONOTONIC */
 	__be32 addr[4];		/* IPv4 is ::ffff:a.b.c.d; :: where there is none */
 	__u16 tenant;
-	__u16 port;		/* slot; of a wanted host, where the packet came in */
-	__u8 mac[6];		/* of the host; 0 of a wanted one */
+	__u16 port;		/* slot; of a wanted host, and of a first packet, where the packet came in */
+	__u8 mac[6];		/* of the host; 0 of a wanted one, and of a first packet */
 	__u8 kind;		/* enum sight_kind */
 	__u8 pad[5];
 };
@@ -376,6 +378,7 @@ enum sight_ration {
 	RATION_WANTED,		/* a wanted address */
 	RATION_ASKER,		/* who wants it */
 	RATION_ALL,		/* all that is wanted */
+	RATION_FIRST,		/* an address that moved */
 };
 
 struct sight_key {

@@ -334,10 +334,13 @@ static __always_inline int finish(struct pkt *p, enum reason r)
 
 	if (r < PASS_NO_PORT) {
 		action = send(p);
-		if (action == XDP_DROP)
+		if (action == XDP_DROP) {
 			r = DROP_REDIRECT;
-		else if (p->locator)
-			count_locator(p, p->locator);
+		} else {
+			if (p->locator)
+				count_locator(p, p->locator);
+			sight_first(p);
+		}
 	} else {
 		r = hand_over(p, r);
 		action = r < DROP_SHORT ? XDP_PASS : XDP_DROP;

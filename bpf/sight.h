@@ -4,7 +4,8 @@
  * The daemon cannot learn this from the kernel, which hears no ARP and ND that is answered here, and ignores announcements of hosts
  * that it does not know. So each sign of a host that the tables do not have at this port goes into a ring: what it says of
  * itself (ARP, ND, RARP), or that it sends at all. It is a hint and no proof: whoever reads the ring asks the host. The other way
- * round an address of our subnets that somebody sends to, and that no table has, is wanted.
+ * round an address of our subnets that somebody sends to, and that no table has, is wanted. Of a host that moved the first packet by its
+ * new way is told, too: that is when its outage ends.
  *
  * Nothing here changes the packet or its way. What makes it cheap: a sender is looked up once in a while, because the
  * word that says so is compared first; everything else happens in global functions, verified once and off the hot path. Each
@@ -238,6 +239,16 @@ __attribute__((noinline)) int want_ip(struct xdp_md *ctx, __u32 slot, __u32 tena
 		    half(ip6->daddr.s6_addr32), half(ip6->daddr.s6_addr32 + 2));
 }
 
+/* Reports that a packet left for a host that moved. Until the daemon takes the flag from its next hop, once a second at most. */
+__attribute__((noinline)) int first(__u32 slot, __u32 tenant, __u64 hi, __u64 lo)
+{
+	struct sighting s = { .addr = { hi, hi >> 32, lo, lo >> 32 }, .tenant = tenant, .port = slot, .kind = SIGHT_FIRST };
+
+	if (ration(RATION_FIRST, tenant, hi, lo, 1, 1))
+		tell(&s);
+	return 0;
+}
+
 static __always_inline void sight_link(const struct pkt *p)
 {
 	if (sight_rate && run != RUN_DRY && p->segment && (p->ethertype == bpf_htons(ETH_P_ARP) || p->ethertype == bpf_htons(ETH_P_RARP)))
@@ -275,6 +286,17 @@ static __always_inline void sight_source(const struct pkt *p)
 {
 	if (sight_rate && run != RUN_DRY && p->segment && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
 		sight_ip(p->ctx, p->slot, p->tenant, p->l3);
+}
+
+/* Of a packet that was sent: is it one that somebody waits for? Of all others this costs a bit of the word that led them. */
+static __always_inline void sight_first(const struct pkt *p)
+{
+	if (!sight_rate || run == RUN_DRY || shadow || !(p->nexthop.flags & NHF_AWAITED))
+		return;
+	if (p->v6)
+		first(p->slot, p->tenant, half(p->dst6), half(p->dst6 + 2));
+	else
+		first(p->slot, p->tenant, 0, low4(p->dst4));
 }
 
 static __always_inline void want_destination(const struct pkt *p)

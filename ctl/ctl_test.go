@@ -182,7 +182,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"explain --packet " + dir + "/none", 1, "read the packet: open " + dir + "/none: no such file or directory\n  name a file that can be read, or - for the standard input"},
 		{"explain --packet " + dir + "/text.hex", 1, dir + "/text.hex holds neither a capture nor an Ethernet frame in hexadecimal"},
 		{"explain --packet " + dir + "/short.hex", 1, "the packet is shorter than an Ethernet header\n  give a source and a destination, or a packet"},
-		{"events --kind moves", 2, "\"moves\" is no kind of event\n  known are: move, claim, frozen, thawed, conflict, failover, refused, locator_up, locator_down, mtu_hole, mtu_healed, designated, standby, port_up, port_down, source_up, source_down, hook, hook_failed, reload, reload_failed, growth, growth_failed, upgrade, ready, more"},
+		{"events --kind moves", 2, "\"moves\" is no kind of event\n  known are: move, reached, claim, frozen, thawed, conflict, failover, refused, locator_up, locator_down, mtu_hole, mtu_healed, designated, standby, port_up, port_down, source_up, source_down, hook, hook_failed, reload, reload_failed, growth, growth_failed, upgrade, ready, more"},
 		{"completion tcsh", 2, "no completion for \"tcsh\"\n  use bash, zsh or fish"},
 		{"doctor", 1, "1 of 2 checks failed\n  do what stands below each of them, then ask again"},
 	} {

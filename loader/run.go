@@ -88,6 +88,8 @@ type daemon struct {
 	events     *event.Log
 	timings    *metrics.Timings
 	reports    map[string]*timedReporter // by source; complete before anything runs
+	proofs     proofs
+	firsts     chan firstPacket
 
 	reloads chan reload
 	look    chan struct{} // asks for a look at fates
@@ -111,7 +113,7 @@ type task interface {
 
 // newDaemon constructs everything. From the call of Set on, packets meet the new program.
 func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), events: event.New(log), reports: map[string]*timedReporter{}, holes: map[netip.Addr]int{}}
+	d := &daemon{path: path, started: time.Now(), log: log, reloads: make(chan reload), look: make(chan struct{}, 1), firsts: make(chan firstPacket, firstPackets), events: event.New(log), reports: map[string]*timedReporter{}, holes: map[netip.Addr]int{}}
 	d.config.Store(cfg)
 	constants := tune(cfg)
 	constants.Frags = cfg.Datapath.Frags == config.FragsAuto && datapath.NeedFrags(ports(cfg), log)
@@ -171,7 +173,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 func (d *daemon) makeSources(cfg *config.Config) {
 	known := func(a netip.Addr) (route.Locator, string, bool) { return knownLocator(d.config.Load(), a) }
 	d.bgp = bgp.New(bgp.Options{
-		Config: bgpConfig(cfg), Log: d.log, Restarted: d.plane.Adopted(),
+		Config: bgpConfig(cfg), Log: d.log, Restarted: d.plane.Adopted(), Announced: d.announced,
 		Departed: func(tenant route.TenantID, mac route.MAC, sequence uint32) { d.hosts.Departed(tenant, mac, sequence) },
 	})
 	d.hosts = host.New(host.Options{
@@ -243,6 +245,7 @@ func (d *daemon) tasks() []task {
 		d.designator,
 		do{"elections", d.followElections},
 		do{"sightings", d.passSightings},
+		do{"first packets", d.followFirstPackets},
 		do{"reload", d.handleReloads},
 		do{"growth", d.growWhenFull},
 		do{"fates", d.watchFates},
@@ -314,6 +317,13 @@ func (d *daemon) passSightings(ctx context.Context) error {
 		return err
 	}
 	for s := range seen {
+		if s.Kind == maps.SightFirst {
+			select {
+			case d.firsts <- firstPacket{route.KeyOf(s.Tenant, s.Addr), s.When}:
+			default: // it is told of again, a second later
+			}
+			continue
+		}
 		d.hosts.Saw(ctx, host.Sign{
 			Kind: signKind(s.Kind), Tenant: s.Tenant, Link: s.Port.Name, VLAN: s.Port.VLAN, Inner: s.Port.Inner, MAC: s.MAC, Addr: s.Addr, When: s.When,
 		})

@@ -26,6 +26,7 @@ func (d *daemon) turned(t rib.Turn) {
 			}
 			d.timings.MoveDetected(took)
 		}
+		d.prove(&t, took)
 	}
 	d.events.Note(kind, func() event.Event {
 		host := t.After.Prefix.Addr().String()

@@ -264,8 +264,9 @@ type datapathNexthop struct {
 type datapathNexthopFlag uint32
 
 const (
-	datapathNexthopFlagNHF_HELD  datapathNexthopFlag = 1
-	datapathNexthopFlagNHF_MOVED datapathNexthopFlag = 2
+	datapathNexthopFlagNHF_HELD    datapathNexthopFlag = 1
+	datapathNexthopFlagNHF_MOVED   datapathNexthopFlag = 2
+	datapathNexthopFlagNHF_AWAITED datapathNexthopFlag = 4
 )
 
 type datapathNexthopId uint32
@@ -511,6 +512,7 @@ const (
 	datapathSightKindSIGHT_DATA         datapathSightKind = 9
 	datapathSightKindSIGHT_WANTED       datapathSightKind = 10
 	datapathSightKindSIGHT_KINDS        datapathSightKind = 11
+	datapathSightKindSIGHT_FIRST        datapathSightKind = 11
 )
 
 type datapathSighting struct {

@@ -12,7 +12,7 @@ import (
 // its Kind count; the others must be zero.
 type Target struct {
 	Kind    uint8  // KindAdjacency, KindSet or KindLocal
-	Flags   uint8  // FlagHeld or FlagMoved
+	Flags   uint8  // FlagHeld or FlagMoved, either with FlagAwaited
 	Tenant  uint16 // space of the tenant
 	Variant uint16 // adjacency: the locator entry
 	Port    uint16 // local: slot
@@ -171,6 +171,18 @@ func (n *NexthopTable) know(id uint32, t Target) {
 	if _, twice := n.ids[t]; !twice {
 		n.ids[t] = id
 	}
+}
+
+// Without returns the id of what another id leads to, without some of its flags, with one more reference; false where the id has none of them.
+func (n *NexthopTable) Without(id uint32, flags uint8) (uint32, bool, error) {
+	e := n.entries[id]
+	if e == nil || e.target.Flags&flags == 0 {
+		return 0, false, nil
+	}
+	t := e.target
+	t.Flags &^= flags
+	plain, err := n.Acquire(t)
+	return plain, err == nil, err
 }
 
 // Acquire returns the id of a target with one more reference. A new adjacency starts unresolved. An error wraps ErrFull
@@ -435,9 +447,9 @@ func (n *NexthopTable) point(key adjacencyKey, nh Nexthop) {
 	}
 }
 
-// leading lists the targets in use that lead to an adjacency: the plain one, the held one, the moved one.
+// leading lists the targets in use that lead to an adjacency: the plain one, and those of hosts that moved.
 func (n *NexthopTable) leading(key adjacencyKey) (list []Target) {
-	for _, flags := range [...]uint8{0, FlagHeld, FlagMoved} {
+	for _, flags := range [...]uint8{0, FlagHeld, FlagMoved, FlagHeld | FlagAwaited, FlagMoved | FlagAwaited} {
 		t := Target{Kind: KindAdjacency, Flags: flags, Tenant: key.tenant, Variant: key.variant}
 		if _, ok := n.ids[t]; ok {
 			list = append(list, t)

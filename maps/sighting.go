@@ -28,12 +28,13 @@ const (
 	SightRARP        = SightKind(datapathSightKindSIGHT_RARP)
 	SightData        = SightKind(datapathSightKindSIGHT_DATA)
 	SightWanted      = SightKind(datapathSightKindSIGHT_WANTED)
+	SightFirst       = SightKind(datapathSightKindSIGHT_FIRST) // no sign of a host: the first packet to one that moved
 )
 
 var sightNames = map[SightKind]string{
 	SightARPRequest: "arp_request", SightARPReply: "arp_reply", SightARPAnnounce: "arp_announce", SightARPProbe: "arp_probe",
 	SightNDSolicit: "nd_solicit", SightNDAdvert: "nd_advert", SightNDDAD: "nd_dad", SightRARP: "rarp", SightData: "data",
-	SightWanted: "wanted",
+	SightWanted: "wanted", SightFirst: "first",
 }
 
 func (k SightKind) String() string {
@@ -47,8 +48,8 @@ func (k SightKind) String() string {
 type Sighting struct {
 	Kind   SightKind
 	Tenant uint16
-	Port   uint16        // slot; of a wanted host, where the packet came in
-	MAC    [6]byte       // zero of a wanted host
+	Port   uint16        // slot; of a wanted host, and of a first packet, where the packet came in
+	MAC    [6]byte       // zero of a wanted host, and of a first packet
 	Addr   netip.Addr    // not valid for SightRARP
 	When   time.Duration // since boot, CLOCK_MONOTONIC
 }

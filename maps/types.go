@@ -142,6 +142,8 @@ const (
 
 	FlagHeld  = uint8(datapathNexthopFlagNHF_HELD)
 	FlagMoved = uint8(datapathNexthopFlagNHF_MOVED)
+
+	FlagAwaited = uint8(datapathNexthopFlagNHF_AWAITED) // beside one of them
 )
 
 // Flags of an adjacency, or-ed.

@@ -227,6 +227,45 @@ func TestSightingsOfBridgedQuestions(t *testing.T) {
 	}
 }
 
+// The first packet to a host that moved is told of, once in a second; it goes its way as any other, and counts as no sign of a host.
+func TestFirstPackets(t *testing.T) {
+	const moved, id = 8, 108
+	for _, f := range families {
+		w := watch(t)
+		in := send(hostMAC(seenHere), f.addr(seenHere), f.addr(moved))
+		w.host(tenant1, f.addr(moved), id)
+		w.local(id, hostMAC(moved), w.slot)
+		pass := func(flags uint8) (uint32, []byte, string) {
+			w.nexthop(id, maps.Nexthop{Kind: maps.KindLocal, Flags: flags, Index: id})
+			before, errBefore := w.counts()
+			action, out, errRun := run(w.objects.Program, w.meta, slices.Clone(in))
+			after, errAfter := w.counts()
+			if err := errors.Join(errBefore, errRun, errAfter); err != nil {
+				t.Fatal(err)
+			}
+			return action, out, after.since(before).String()
+		}
+		plain, outPlain, countedPlain := pass(maps.FlagMoved)
+		if got := w.seen(t, in); got != nil {
+			t.Errorf("%s: nobody waits, and %q is told", f, got)
+		}
+		w.told = 0
+		w.sightings(t)
+		action, out, counted := pass(maps.FlagMoved | maps.FlagAwaited)
+		if action != plain || !slices.Equal(out, outPlain) || counted != countedPlain || w.sightings(t) != 0 {
+			t.Errorf("%s: %s, counted %s; unless awaited %s, counted %s", f, actionName(action), counted, actionName(plain), countedPlain)
+		}
+		first := sign(maps.SightFirst, f.addr(moved), mac{})
+		if got := w.seen(t, in); !slices.Equal(got, []string{first}) {
+			t.Errorf("%s: reported %q, want %q of the packet before and nothing of this one", f, got, first)
+		}
+		w.forget(t)
+		if got := w.seen(t, in); !slices.Equal(got, []string{first}) {
+			t.Errorf("%s: reported %q a second later", f, got)
+		}
+	}
+}
+
 // Whom the data path has looked up moments ago hides nobody else: addresses that differ in one byte, of either family.
 func TestSightingsOfNeighbours(t *testing.T) {
 	w := watch(t)
@@ -240,6 +279,43 @@ func TestSightingsOfNeighbours(t *testing.T) {
 			if got, want := w.seen(t, send(hostMAC(100+n), who, f.addr(seenAway))), []string{sign(maps.SightData, who, hostMAC(100+n))}; !slices.Equal(got, want) {
 				t.Fatalf("%s: reported %q, want %q", f, got, want)
 			}
+		}
+	}
+}
+
+// When a host last sent is known from whom the data path has looked up.
+func TestSenders(t *testing.T) {
+	w := watch(t)
+	senders, err := maps.OpenSenders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = senders.Close() })
+	const room = 16 * 10 * time.Millisecond // a moment at 100 Hz
+	for _, f := range families {
+		in, deadline := send(hostMAC(seenHere), f.addr(seenHere), f.addr(seenAway)), time.Now().Add(10*time.Second)
+		for {
+			before := time.Now()
+			if _, _, err := run(w.objects.Program, w.meta, in); err != nil {
+				t.Fatal(err)
+			}
+			at, ok, err := senders.Last(w.objects, tenant1, f.addr(seenHere))
+			after := time.Now()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok {
+				if at.Before(before.Add(-room)) || at.After(after.Add(room)) {
+					t.Errorf("%s: sent between %v and %v, found %v", f, before, after, at)
+				}
+				break
+			}
+			if after.After(deadline) { // it takes a second to know how long a jiffy is
+				t.Fatalf("%s: it sends, and nobody knows", f)
+			}
+		}
+		if at, ok, err := senders.Last(w.objects, tenant1, f.addr(seenThere)); ok || err != nil {
+			t.Errorf("%s: one that never sent did at %v (%v)", f, at, err)
 		}
 	}
 }

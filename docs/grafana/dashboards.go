@@ -80,6 +80,14 @@ var mobility = dashboard{
 		}},
 		{kind: "heatmap", title: "Outage of moves, spread", unit: "s", width: 12, about: "The same, every move counted. Two bands are two kinds of moves: announced, and found out.", queries: []query{{sum("le", `increase(roam_host_move_outage_seconds_bucket{`+here+`}[$__rate_interval])`), "{{le}}"}}},
 		{kind: "timeseries", title: "Detection", unit: "s", width: 12, about: "From a host's first sign at a gateway to the decision that it moved; all but one in a hundred were faster.", queries: []query{{quantile("0.99", "instance", "roam_host_move_detection_seconds"), "{{instance}}"}}},
+		{kind: "timeseries", title: "From first sign to first packet", unit: "s", width: 12, about: "Of hosts that moved to a gateway, since their first sign there: until their claim was given to BGP, and until the first packet was delivered; all but one in a hundred were faster.", queries: []query{
+			{quantile("0.99", "instance", "roam_host_move_announcement_seconds"), "{{instance}} announced"},
+			{quantile("0.99", "instance", "roam_host_move_first_packet_seconds"), "{{instance}} first packet"},
+		}},
+		{kind: "timeseries", title: "Estimated outage", unit: "s", width: 12, about: "Of hosts that left a gateway: from when they were last heard there to the first packet that it sent to their new home. Too long where nobody had anything to say.", queries: []query{
+			{quantile("0.5", "instance", "roam_host_move_estimated_outage_seconds"), "{{instance}} half"},
+			{quantile("0.99", "instance", "roam_host_move_estimated_outage_seconds"), "{{instance}} 99 %"},
+		}},
 		{kind: "timeseries", title: "Sent on after a move", unit: "pps", width: 12, about: "Packets a tunnel brought for a host that had left. For longer than the hold time after a move: some site has not learned the new place.", queries: []query{{sum("instance", rate("roam_packets_total", here+`,reason="fwd_reencap"`)), "{{instance}}"}}},
 		{kind: "timeseries", title: "Sites disagree", unit: "pps", width: 12, about: "Packets that came through a tunnel for a host that does not live here, that would go back, or that went round. Compare roamctl route get at both ends.", queries: []query{{sum("instance, reason", rate("roam_packets_total", here+`,reason=~"drop_tunnel_(loop|back|ttl)"`)), "{{instance}} {{reason}}"}}},
 		{kind: "timeseries", title: "Moves and changes of word", unit: "cps", width: 12, about: "Events of roamctl events: move, and claim, where another source has the word about a host that stays.", queries: []query{{sum("instance, kind", rate("roam_events_total", here+`,kind=~"move|claim"`)), "{{instance}} {{kind}}"}}},

@@ -18,6 +18,10 @@ type happened struct {
 	Kind, Subject, What, Why, Do string
 	Time                         time.Time
 	DetectionSeconds             float64 `json:"detection_seconds"`
+	Detected, Announced          time.Time
+	LastPacket                   time.Time `json:"last_packet"`
+	FirstPacket                  time.Time `json:"first_packet"`
+	EstimatedOutageSeconds       float64   `json:"estimated_outage_seconds"`
 }
 
 func events(g *lab.Gateway) (list []happened) {

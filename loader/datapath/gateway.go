@@ -24,6 +24,7 @@ type Gateway struct {
 	underlay *underlay
 	paths    *pathMTUs
 	refused  *maps.Refused // nil where the kernel cannot tell
+	senders  *maps.Senders // nil where the kernel cannot tell
 
 	mu       sync.Mutex
 	table    *table
@@ -58,6 +59,10 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 	g.tracer.gateway = g
 	g.ways.Store(&map[netip.Addr]*Way{})
 	g.watchRefused()
+	if g.senders, err = maps.OpenSenders(); err != nil {
+		log.Warn("when a host was last heard is not known", "error", err)
+		g.senders = nil
+	}
 	if n := len(t.stale); n > 0 {
 		log.Info("adopted pinned routes", "routes", n, "next_hops", t.nexthops.Len())
 	}
@@ -86,6 +91,14 @@ func (g *Gateway) Apply(_ context.Context, decisions []route.Decision) error {
 	g.underlay.kick()
 	g.later()
 	return errors.Join(failed...)
+}
+
+// FirstSeen says that the first packet to a host by its new way has been told of: the data path need not look for it any more. The RIB must
+// know it before, or its next decision asks for it again.
+func (g *Gateway) FirstSeen(key route.Key) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.table.seen(key)
 }
 
 // AllSynced says that every source has reported: adopted routes that nobody named again go.
@@ -286,6 +299,9 @@ func (g *Gateway) Locators() []LocatorState { return g.underlay.list() }
 func (g *Gateway) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.senders != nil {
+		_ = g.senders.Close()
+	}
 	if g.refused == nil {
 		return g.table.close()
 	}

@@ -49,8 +49,19 @@ func (p *places) resolve(s maps.Sighting) (Sighting, bool) {
 	tenant, also := p.tenants[s.Tenant]
 	return Sighting{
 		Kind: s.Kind, Tenant: tenant, Port: ref, Segment: p.segments[s.Port], MAC: s.MAC, Addr: s.Addr,
-		When: time.Now().Add(s.When - uptime()),
+		When: bootTime().Add(s.When),
 	}, known && also
+}
+
+// bootTime is when the kernel's monotonic clock began. Whoever is interrupted between the two clocks finds it too early: of a few looks the latest
+// is right, so that what happens later in the kernel never seems to be earlier than what this program did before.
+func bootTime() (at time.Time) {
+	for range 3 {
+		if t := time.Now().Add(-uptime()); t.After(at) {
+			at = t
+		}
+	}
+	return at
 }
 
 func uptime() time.Duration {
@@ -97,4 +108,22 @@ func (g *Gateway) Sightings(ctx context.Context) (<-chan Sighting, error) {
 // SightCounts says how many sightings there were of each kind, and how many were lost.
 func (g *Gateway) SightCounts() ([]maps.SightCount, error) {
 	return maps.ReadSightCounters(g.plane.Objects().SightCounters)
+}
+
+// LastSent is when a host here last sent a packet, false if that is not known (see maps.Senders). It takes no lock of the gateway's.
+func (g *Gateway) LastSent(key route.Key) (at time.Time, ok bool) {
+	for space, tenant := range g.places.Load().tenants {
+		if tenant != key.Tenant || g.senders == nil {
+			continue
+		}
+		err := g.plane.Use(func(o *maps.Objects) (err error) {
+			at, ok, err = g.senders.Last(o, space, key.Prefix.Addr())
+			return err
+		})
+		if err != nil {
+			g.log.Warn("when a host was last heard is not known", "host", key.Prefix.Addr(), "error", err)
+		}
+		return at, ok
+	}
+	return at, false
 }

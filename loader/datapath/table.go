@@ -217,6 +217,20 @@ func (t *table) apply(d route.Decision) error {
 	return nil
 }
 
+// seen has a host's packets no longer told of.
+func (t *table) seen(k route.Key) error {
+	space, ok := t.tenants.ids[k.Tenant]
+	key := entryKey{space, k.Prefix}
+	if _, stale := t.stale[key]; !ok || stale {
+		return nil
+	}
+	id, awaited, err := t.nexthops.Without(t.get(key), maps.FlagAwaited)
+	if err != nil || !awaited {
+		return err
+	}
+	return t.put(key, id)
+}
+
 // nexthop returns the id of what a decision says, with one reference.
 func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 	switch {
@@ -274,14 +288,18 @@ func (t *table) local(space uint16, d route.Decision) (uint32, error) {
 
 // flagsOf is what the data path is to know of a host's recent past.
 func flagsOf(d route.Decision) uint8 {
+	flags := uint8(0)
 	switch {
 	case !d.Host():
 	case d.Held:
-		return maps.FlagHeld
+		flags = maps.FlagHeld
 	case d.Moved:
-		return maps.FlagMoved
+		flags = maps.FlagMoved
 	}
-	return 0
+	if flags != 0 && d.Awaited {
+		flags |= maps.FlagAwaited
+	}
+	return flags
 }
 
 // byPriority returns the usable locators, those of the best priority first.

@@ -115,23 +115,43 @@ func TestTableSharesNextHops(t *testing.T) {
 	}
 }
 
+// Once the first packet to a host has been seen, its next hop is that of others that moved; and nobody holds the one that it had.
+func TestTableFirstPacketSeen(t *testing.T) {
+	w := newTableWorld(t)
+	d := decision(1, "10.1.0.1/32", via("192.0.2.2"))
+	d.Held, d.Awaited = true, true
+	must(t, w.table.apply(d))
+	for range 2 { // twice changes nothing
+		must(t, w.table.seen(d.Key))
+		if target, _ := w.table.nexthops.Target(w.table.get(hostKey(1, d.Prefix.Addr()))); target.Flags != maps.FlagHeld {
+			t.Errorf("flags %d", target.Flags)
+		}
+	}
+	must(t, w.table.seen(route.KeyOf(1, netip.MustParseAddr("10.1.0.9"))))
+	d.Gone = true
+	must(t, w.table.apply(d))
+	if n := w.table.nexthops.Len(); n != 0 {
+		t.Errorf("%d next hops are in use though no route is left", n)
+	}
+}
+
 // The next hops of held and moved hosts use the very record of the locator's others, and follow it when it changes.
 func TestTablePastsShareTheRecord(t *testing.T) {
 	w := newTableWorld(t)
 	d := decision(1, "10.1.0.1/32", via("192.0.2.2"))
 	must(t, w.table.apply(decision(1, "10.1.0.2/32", via("192.0.2.2"))))
 	ids := map[uint32]uint8{}
-	for _, flags := range []uint8{0, maps.FlagHeld, maps.FlagMoved} {
-		d.Held, d.Moved = flags == maps.FlagHeld, flags == maps.FlagMoved
+	for _, flags := range []uint8{0, maps.FlagHeld, maps.FlagMoved, maps.FlagMoved | maps.FlagAwaited, maps.FlagHeld | maps.FlagAwaited} {
+		d.Held, d.Moved, d.Awaited = flags&maps.FlagHeld != 0, flags&maps.FlagMoved != 0, flags&maps.FlagAwaited != 0
 		must(t, w.table.apply(d))
 		id := w.table.get(hostKey(1, d.Prefix.Addr()))
 		if target, _ := w.table.nexthops.Target(id); target.Flags != flags {
-			t.Errorf("held %v, moved %v: flags %d", d.Held, d.Moved, target.Flags)
+			t.Errorf("held %v, moved %v, awaited %v: flags %d", d.Held, d.Moved, d.Awaited, target.Flags)
 		}
 		ids[id] = flags
 		w.table.nexthops.Hold(id)
 	}
-	if len(ids) != 3 {
+	if len(ids) != 5 {
 		t.Fatalf("plain, held and moved hosts have next hops %v", ids)
 	}
 	target, _ := w.table.nexthops.Target(w.table.get(hostKey(1, d.Prefix.Addr())))
@@ -282,7 +302,7 @@ func randomDecision(rnd *rand.Rand) route.Decision {
 		return d
 	}
 	past := rnd.IntN(6)
-	d.Gone, d.Held, d.Moved = false, past == 0, past == 1
+	d.Gone, d.Held, d.Moved, d.Awaited = false, past == 0, past == 1, rnd.IntN(2) == 0
 	if rnd.IntN(8) == 0 {
 		d.Reject = true
 		return d
@@ -331,7 +351,7 @@ func (w *tableWorld) describe(key route.Key) string {
 		return fmt.Sprintf("next hop %d, unknown or of another tenant", id)
 	}
 	s := ""
-	switch target.Flags {
+	switch target.Flags &^ maps.FlagAwaited {
 	case maps.FlagHeld:
 		s = "held "
 	case maps.FlagMoved:

@@ -22,6 +22,7 @@ type Kind string
 // The kinds.
 const (
 	Move         Kind = "move"          // a host lives elsewhere than before
+	Reached      Kind = "reached"       // the first packet went to a host by its new way
 	Claim        Kind = "claim"         // another source has the word about a host, which stays where it is
 	Frozen       Kind = "frozen"        // a host moved too often: it stays where it was
 	Thawed       Kind = "thawed"        // and is free again
@@ -51,7 +52,7 @@ const (
 
 // Kinds are all of them, in the order of the manual.
 var Kinds = []Kind{
-	Move, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, Designated, Standby, PortUp, PortDown, SourceUp, SourceDown, Hook, HookFailed, Reload, ReloadFailed, Growth,
+	Move, Reached, Claim, Frozen, Thawed, Conflict, Failover, Refused, LocatorUp, LocatorDown, MTUHole, MTUHealed, Designated, Standby, PortUp, PortDown, SourceUp, SourceDown, Hook, HookFailed, Reload, ReloadFailed, Growth,
 	GrowthFailed, Upgrade, Ready, More,
 }
 
@@ -76,6 +77,13 @@ type Event struct {
 	Do      string    `json:"do,omitempty"` // what to do about it
 
 	DetectionSeconds float64 `json:"detection_seconds,omitempty"` // of a move to here: from the host's first sign until it was decided
+
+	// Of a host that was reached, as far as this gateway saw it.
+	Detected               time.Time `json:"detected,omitzero"`                 // its first sign here
+	Announced              time.Time `json:"announced,omitzero"`                // its claim was given to the sessions of BGP
+	LastPacket             time.Time `json:"last_packet,omitzero"`              // it was last heard here, if it left
+	FirstPacket            time.Time `json:"first_packet,omitzero"`             // a packet left for it by its new way
+	EstimatedOutageSeconds float64   `json:"estimated_outage_seconds,omitzero"` // between those two
 }
 
 const (

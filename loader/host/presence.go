@@ -2,6 +2,7 @@ package host
 
 import (
 	"container/heap"
+	"sync/atomic"
 	"time"
 
 	"roam/loader/route"
@@ -29,6 +30,7 @@ type watch struct {
 	entry
 	due        time.Time
 	unanswered int
+	answered   atomic.Int64 // Unix nanoseconds; 0: not yet
 }
 
 // watches are a heap by when they are due. A host that went stays in it until its turn comes.
@@ -44,7 +46,9 @@ func (s *Source) watch(e entry) {
 		return
 	}
 	w := &watch{entry: e, due: s.now().Add(p.Probe.Interval)}
+	s.mu.Lock() // LastAnswer reads it
 	s.watches.of[e] = w
+	s.mu.Unlock()
 	heap.Push(&s.watches, w)
 }
 
@@ -56,7 +60,20 @@ func (s *Source) alive(e entry) {
 			s.mark(s.told[e].key, Settled)
 		}
 		w.unanswered = 0
+		w.answered.Store(s.now().UnixNano())
 	}
+}
+
+// LastAnswer is when a host here last answered, or showed itself to the kernel; zero if nobody asks. Any goroutine may call it.
+func (s *Source) LastAnswer(key route.Key) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, here := s.here[key]
+	w := s.watches.of[e]
+	if !here || w == nil || w.answered.Load() == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, w.answered.Load())
 }
 
 // nextProbe is when the next hosts are to be asked, zero for never.
@@ -82,7 +99,9 @@ func (s *Source) askPresent() map[entry]struct{} {
 		w := s.watches.queue[0]
 		if !s.askOne(w, gone) {
 			heap.Pop(&s.watches)
+			s.mu.Lock()
 			delete(s.watches.of, w.entry)
+			s.mu.Unlock()
 			continue
 		}
 		w.due = now.Add(s.ports[w.link].Probe.Interval)

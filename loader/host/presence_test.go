@@ -152,3 +152,24 @@ func BenchmarkAsk(b *testing.B) {
 		}
 	}
 }
+
+// When a host last answered is known while it is watched.
+func TestLastAnswer(t *testing.T) {
+	m := newModel(t, probedSegment())
+	e := m.entry("10.1.0.7")
+	if at := m.LastAnswer(hostKey(1, e.addr)); !at.IsZero() {
+		t.Errorf("unknown, and answered at %v", at)
+	}
+	m.alive[answer{e, macA}] = true
+	m.found("10.1.0.7", macA)
+	m.pass(10 * time.Second)
+	answered := m.LastAnswer(hostKey(1, e.addr))
+	if age := m.now().Sub(answered); age < 0 || age > 2*time.Second {
+		t.Errorf("answered %v ago", age)
+	}
+	delete(m.alive, answer{e, macA})
+	m.pass(2 * time.Second)
+	if at := m.LastAnswer(hostKey(1, e.addr)); at.Before(answered) || m.now().Sub(at) < time.Second {
+		t.Errorf("silent for two seconds, and answered %v ago", m.now().Sub(at))
+	}
+}

@@ -9,8 +9,8 @@ import (
 // Timings are the durations that are observed as they happen; everything else is read at scrape time. Each is a
 // classic and a native histogram at once. Safe for concurrent use.
 type Timings struct {
-	detection, outage, roundTrip prometheus.Histogram
-	forwarding                   *prometheus.HistogramVec
+	detection, announcement, reach, silence, outage, roundTrip prometheus.Histogram
+	forwarding                                                 *prometheus.HistogramVec
 }
 
 func newTimings() Timings {
@@ -27,6 +27,12 @@ func newTimings() Timings {
 	return Timings{
 		detection: prometheus.NewHistogram(options("host_move_detection_seconds",
 			"From a host's first sign at this gateway, as the data path saw it, to the decision that it moved here.", slow)),
+		announcement: prometheus.NewHistogram(options("host_move_announcement_seconds",
+			"From a host's first sign at this gateway to its claim being given to the sessions of BGP.", slow)),
+		reach: prometheus.NewHistogram(options("host_move_first_packet_seconds",
+			"From a host's first sign at this gateway to the first packet that left for it here.", slow)),
+		silence: prometheus.NewHistogram(options("host_move_estimated_outage_seconds",
+			"From when a host that moved away was last heard here to the first packet that left for its new home.", slow)),
 		outage: prometheus.NewHistogram(options("host_move_outage_seconds",
 			"Time in which this gateway knew no way to a host that moved; 0 where one home replaced another in one step.", slow)),
 		roundTrip: prometheus.NewHistogram(options("probe_round_trip_seconds",
@@ -38,6 +44,15 @@ func newTimings() Timings {
 
 // MoveDetected notes how long it took to see that a host is here now.
 func (t *Timings) MoveDetected(d time.Duration) { t.detection.Observe(d.Seconds()) }
+
+// MoveAnnounced notes how long after its first sign here a host was announced.
+func (t *Timings) MoveAnnounced(d time.Duration) { t.announcement.Observe(d.Seconds()) }
+
+// MoveReached notes how long after its first sign here the first packet left for a host.
+func (t *Timings) MoveReached(d time.Duration) { t.reach.Observe(d.Seconds()) }
+
+// MoveSilent notes how long it was from a host's last word here to the first packet for its new home.
+func (t *Timings) MoveSilent(d time.Duration) { t.silence.Observe(d.Seconds()) }
 
 // MoveOutage notes how long nobody here knew a way to a host that moved.
 func (t *Timings) MoveOutage(d time.Duration) { t.outage.Observe(d.Seconds()) }
@@ -51,5 +66,5 @@ func (t *Timings) Forwarding(source string, d time.Duration) {
 }
 
 func (t *Timings) collectors() []prometheus.Collector {
-	return []prometheus.Collector{t.detection, t.outage, t.roundTrip, t.forwarding}
+	return []prometheus.Collector{t.detection, t.announcement, t.reach, t.silence, t.outage, t.roundTrip, t.forwarding}
 }

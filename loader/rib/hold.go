@@ -2,7 +2,10 @@ package rib
 
 import (
 	"container/heap"
+	"context"
 	"time"
+
+	"roam/loader/route"
 )
 
 // A host that leaves this gateway for another site is held: packets that a tunnel still brings for it may be
@@ -11,9 +14,13 @@ import (
 // long: the sites do not all learn of it at once. What a source says in its first full report is knowledge, not a move:
 // a restart holds nobody.
 type holds struct {
-	until map[key]hold
-	queue departures // earliest first; an entry counts only while until agrees with it
+	until   map[key]hold
+	queue   departures       // earliest first; an entry counts only while until agrees with it
+	awaited map[key]struct{} // of them those whose first packet since they moved has not been seen
 }
+
+// maxAwaited bounds for how many hosts at a time the data path looks for a first packet: each is told of.
+const maxAwaited = 4096
 
 type hold struct {
 	until time.Time
@@ -25,7 +32,7 @@ type departure struct {
 	until time.Time
 }
 
-func newHolds() holds { return holds{until: make(map[key]hold)} }
+func newHolds() holds { return holds{until: make(map[key]hold), awaited: make(map[key]struct{})} }
 
 func (h *holds) of(k key) (left, moved bool) {
 	if len(h.until) == 0 {
@@ -38,6 +45,19 @@ func (h *holds) of(k key) (left, moved bool) {
 func (h *holds) set(k key, until time.Time, left bool) {
 	h.until[k] = hold{until, left}
 	heap.Push(&h.queue, departure{k, until})
+}
+
+// await looks for the first packet of a host that has a new home.
+func (h *holds) await(k key, home bool) {
+	delete(h.awaited, k)
+	if home && len(h.awaited) < maxAwaited {
+		h.awaited[k] = struct{}{}
+	}
+}
+
+// Seen says that the first packet to a host since it moved has been seen. The sinks are not told anew: they have the host's new home.
+func (r *RIB) Seen(ctx context.Context, k route.Key) error {
+	return r.do(ctx, func() { delete(r.holds.awaited, keyOf(k)) })
 }
 
 // next is when the first hold ends, or zero.
@@ -69,6 +89,7 @@ func (r *RIB) hold(rec *record, before, after answer, moved, real bool) {
 	}
 	if d := r.holdTime(rec.key.route()); d > 0 {
 		r.holds.set(rec.key, r.clock.Now().Add(d), h.left)
+		r.holds.await(rec.key, moved)
 	}
 }
 
@@ -81,6 +102,7 @@ func (r *RIB) release(now time.Time) {
 		}
 		k := heap.Pop(&r.holds.queue).(departure).key
 		delete(r.holds.until, k)
+		delete(r.holds.awaited, k)
 		if d := r.current(k); !d.Gone {
 			r.decisions = append(r.decisions, d)
 		}

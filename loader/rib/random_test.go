@@ -26,8 +26,9 @@ type naive struct {
 }
 
 type naiveHold struct {
-	until time.Time
-	left  bool
+	until   time.Time
+	left    bool
+	awaited bool // it has a new home, and nobody says that its first packet was seen
 }
 
 type naiveGap struct {
@@ -118,10 +119,12 @@ func (n *naive) remember(k route.Key, before, after route.Claim, real bool) {
 	}
 	h, known := n.holds[k]
 	h.left = h.left && after.Local == nil
+	home := moved
 	if real && before.Local != nil && after.Local == nil {
 		h.left, moved = true, true
 	}
 	if moved {
+		h.awaited = home
 		h.until = n.now.Add(DefaultHold)
 	}
 	if moved || known {
@@ -160,6 +163,7 @@ func (n *naive) held(d route.Decision) route.Decision {
 	h, ok := n.holds[d.Key]
 	d.Held = ok && h.left && d.Via != nil
 	d.Moved = ok && !d.Held
+	d.Awaited = ok && h.awaited
 	return d
 }
 
@@ -356,7 +360,7 @@ func checkTotals(t *testing.T, b *bench, twin *naive) {
 		}
 		if b.table.len != 0 || len(b.table.free) != int(b.table.end)-1 || free != len(b.table.extra)-1 ||
 			len(b.targets.ids) != 0 || len(b.targets.free) != len(b.targets.list)-1 ||
-			len(b.holds.until) != 0 || len(b.holds.queue) != 0 {
+			len(b.holds.until) != 0 || len(b.holds.queue) != 0 || len(b.holds.awaited) != 0 {
 			t.Errorf("something is left: %d records, %d of %d free, %d targets", b.table.len, len(b.table.free), b.table.end-1,
 				len(b.targets.ids))
 		}

@@ -308,6 +308,9 @@ func (r *RIB) decision(k key, a answer) route.Decision {
 	}
 	left, moved := r.holds.of(k)
 	d.Held, d.Moved = d.Via != nil && left, moved && !(d.Via != nil && left)
+	if moved {
+		_, d.Awaited = r.holds.awaited[k]
+	}
 	return d
 }
 

@@ -13,9 +13,10 @@ type Turn struct {
 	Moved         bool
 	// Outage is how long this gateway knew no way to a host that moved: zero where one home replaced another in one
 	// step. Its resolution is the RIB's clock's.
-	Outage time.Duration
-	Cause  string        // the source whose report did it
-	Why    func() string // what the winner won by; to be called during the callback only
+	Outage  time.Duration
+	Awaited bool          // the data path tells of the first packet that goes to its new home
+	Cause   string        // the source whose report did it
+	Why     func() string // what the winner won by; to be called during the callback only
 }
 
 // A gap is the time in which a host is on its way: withdrawn at one place and not yet claimed at another, or said to be
@@ -74,6 +75,7 @@ func (r *RIB) tell(t Turn, rec *record, after answer) {
 		return
 	}
 	t.After = r.decision(rec.key, after)
+	t.Awaited = t.Moved && t.After.Awaited
 	t.Why = func() string { return r.entry(rec, r.clock.Now(), nil).Why() }
 	r.onTurn(t)
 }

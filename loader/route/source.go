@@ -33,8 +33,9 @@ type Sink interface {
 // Decision is the RIB's answer for one key: the winning claim, or none.
 type Decision struct {
 	Claim
-	Source string // of the winner
-	Gone   bool   // no claim is left: forget the key; Claim holds only its Key
-	Held   bool   // moved away from here moments ago: the data path may tunnel on what a tunnel brings for it
-	Moved  bool   // not held, but moved moments ago: not all sites know of it yet
+	Source  string // of the winner
+	Gone    bool   // no claim is left: forget the key; Claim holds only its Key
+	Held    bool   // moved away from here moments ago: the data path may tunnel on what a tunnel brings for it
+	Moved   bool   // not held, but moved moments ago: not all sites know of it yet
+	Awaited bool   // held or moved, and its first packet since has not been seen
 }

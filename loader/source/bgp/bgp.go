@@ -34,6 +34,10 @@ type Options struct {
 	// Called from Run's goroutine; must not call back.
 	Departed func(tenant route.TenantID, mac route.MAC, sequence uint32)
 
+	// Announced, if set, hears of each host and prefix that lives here when it has been given to the sessions, and when that was begun. Called from
+	// Run's goroutine; must not call back.
+	Announced func(key route.Key, at time.Time)
+
 	// Restarted says that forwarding has gone on over a restart of the process: neighbours are asked to keep what they
 	// know of us (RFC 4724).
 	Restarted bool
@@ -44,6 +48,7 @@ type Options struct {
 type Source struct {
 	log     *slog.Logger
 	departs func(route.TenantID, route.MAC, uint32)
+	leaves  func(route.Key, time.Time)
 	wake    chan struct{} // something below asks for attention
 	release chan struct{} // closed when all other sources have reported
 	once    sync.Once
@@ -71,8 +76,11 @@ func New(o Options) *Source {
 	if o.Departed == nil {
 		o.Departed = func(route.TenantID, route.MAC, uint32) {}
 	}
+	if o.Announced == nil {
+		o.Announced = func(route.Key, time.Time) {}
+	}
 	return &Source{
-		log: o.Log, departs: o.Departed, config: o.Config, restarted: o.Restarted,
+		log: o.Log, departs: o.Departed, leaves: o.Announced, config: o.Config, restarted: o.Restarted,
 		wake: make(chan struct{}, 1), release: make(chan struct{}),
 		here: make(map[route.Key]lodger), changed: make(map[route.Key]struct{}), ignored: make(map[string]uint64),
 	}

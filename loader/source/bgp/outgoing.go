@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 
@@ -21,11 +22,15 @@ func (sp *speaker) flush(ctx context.Context) error {
 		}
 	}
 	sp.mu.Unlock()
+	begun := time.Now()
 	var add, del []*apiutil.Path
 	for key := range changed {
 		more, less, err := sp.difference(key, is)
 		if err != nil {
 			return err
+		}
+		if len(more) == 0 {
+			delete(is, key)
 		}
 		add, del = append(add, more...), append(del, less...)
 	}
@@ -33,7 +38,11 @@ func (sp *speaker) flush(ctx context.Context) error {
 	for part := range slices.Chunk(add, batch) {
 		if _, err := sp.server.AddPath(apiutil.AddPathRequest{Paths: part}); err != nil {
 			sp.log.Error("announce", "error", err)
+			clear(is)
 		}
+	}
+	for key := range is {
+		sp.leaves(key, begun)
 	}
 	for part := range slices.Chunk(del, batch) {
 		if err := sp.server.DeletePath(apiutil.DeletePathRequest{Paths: part}); err != nil {
