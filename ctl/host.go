@@ -26,7 +26,10 @@ func moveCommand() *cli.Command {
 	one := command("move", "say where a host lives from now on; destination first, then the site it left", "ADDRESS", hostMove,
 		tenantFlag(), &cli.StringFlag{Name: "to", Usage: "to `SITE`, a configured one or the daemon's own"},
 		&cli.StringFlag{Name: "plan", Usage: "the hosts of a plan in `FILE`, YAML or .csv, in waves; without --yes only says what would happen"},
+		&cli.StringSliceFlag{Name: "ask", Usage: "also ask the gateway of a site what it says of the moves there, as `SITE=SOCKET` (repeatable)"},
 		&cli.BoolFlag{Name: "yes", Usage: "carry the plan out"},
+		&cli.BoolFlag{Name: "undo", Usage: "take back whatever was moved by the plan, the last first; without --yes only says what would happen"},
+		&cli.StringFlag{Name: "journal", Usage: "keep in `FILE` what hosts were before, in place of PLAN.SITE.undo"},
 		&cli.IntFlag{Name: "wave", Usage: "move at most `N` hosts of a plan at once", Value: 100},
 		&cli.DurationFlag{Name: "wait", Usage: "take a wave back that is not right after `TIME`", Value: 10 * time.Second})
 	alone := one.Action
@@ -36,6 +39,9 @@ func moveCommand() *cli.Command {
 		}
 		if c.NArg() > 0 || c.String("to") != "" || c.String("tenant") != "" {
 			return usage("the plan names hosts, tenants and sites: "+planHint, "--plan takes no ADDRESS, --to or --tenant beside it")
+		}
+		if c.Bool("undo") {
+			return undoMoves(c)
 		}
 		return planMoves(c)
 	}

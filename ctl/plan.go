@@ -133,10 +133,14 @@ type plannedMove struct {
 	Tenant  string     `json:"tenant"`
 	From    string     `json:"from"` // a site; "" where it has no name
 	To      string     `json:"to"`
-	State   string     `json:"state"` // ready, there, blocked; carried out: moved, rolled_back, failed
+	State   string     `json:"state"` // ready, there, blocked; carried out: moved; undone: rolled_back, left
 	Notes   []string   `json:"notes"` // why it is blocked, and what to expect
 
-	host *api.Host // nil if nobody knows it
+	host  *api.Host         // nil if nobody knows it
+	here  api.MoveChecked   // what the daemon says of it
+	there []api.MoveChecked // and what gateways of the destination say that are asked
+
+	before *api.NewRoute // to be undone: what was injected before the plan
 }
 
 // States of a move.
@@ -146,6 +150,7 @@ const (
 	moveBlocked    = "blocked" // then nothing of the plan is carried out
 	moveDone       = "moved"
 	moveRolledBack = "rolled_back"
+	moveLeft       = "left" // to be undone, and somebody has moved it on since
 )
 
 // expand makes of a plan's entries the hosts, in waves of at most size, numbered from 1. A host that is named by two entries must be meant

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"roam/loader/api"
 )
@@ -58,6 +60,62 @@ func learn(ctx context.Context, d *api.Client, entries []planEntry) (*knowledge,
 	return k, nil
 }
 
+const checkedAtOnce = 1000 // a request is a megabyte at most
+
+// consult asks a gateway what it knows of moves. Of another site's only those to it are asked.
+func consult(ctx context.Context, d *api.Client, site string, moves []plannedMove) error {
+	var asked []*plannedMove
+	for i := range moves {
+		if site == "" || moves[i].To == site {
+			asked = append(asked, &moves[i])
+		}
+	}
+	for part := range slices.Chunk(asked, checkedAtOnce) {
+		var r api.CheckMoves
+		for _, m := range part {
+			c := api.MoveCheck{Address: m.Address, Tenant: m.Tenant, To: m.To}
+			if m.host != nil {
+				c.MAC = m.host.MAC
+			}
+			r.Moves = append(r.Moves, c)
+		}
+		answer, err := d.CheckMoves(ctx, r)
+		switch {
+		case err != nil:
+			return err
+		case site != "" && answer.Site != site:
+			return usage("--ask SITE=SOCKET names the site that answers at the socket", "the gateway that is asked for %s is one of %s", site, answer.Site)
+		case len(answer.Moves) != len(part):
+			return fmt.Errorf("asked for %d moves, the gateway answers for %d", len(part), len(answer.Moves))
+		}
+		for i, m := range part {
+			if site == "" {
+				m.here = answer.Moves[i]
+			} else {
+				m.there = append(m.there, answer.Moves[i])
+			}
+		}
+	}
+	return nil
+}
+
+// consultOthers asks the gateways that --ask names.
+func consultOthers(ctx context.Context, asks []string, moves []plannedMove) error {
+	for _, text := range asks {
+		site, socket, ok := strings.Cut(text, "=")
+		if !ok || site == "" || socket == "" {
+			return usage("such as --ask dc2=/run/roam/dc2.sock, a socket that ssh -L brings here", "%q is no site and socket", text)
+		}
+		d := api.NewClient(socket)
+		err := consult(ctx, d, site, moves)
+		d.Close()
+		if err != nil {
+			return fmt.Errorf("ask the gateway of %s: %w", site, err)
+		}
+	}
+	return nil
+}
+
 // check says of each move whether it may be carried out, and what to expect. It returns how many may not.
 func (k *knowledge) check(list []plannedMove) (blocked int) {
 	for i := range list {
@@ -73,6 +131,13 @@ func (k *knowledge) check(list []plannedMove) (blocked int) {
 		}
 		if note := k.narrower(m); note != "" {
 			m.Notes = append(m.Notes, note)
+		}
+		for _, said := range append([]api.MoveChecked{m.here}, m.there...) {
+			for _, note := range said.Warnings {
+				if !slices.Contains(m.Notes, note) {
+					m.Notes = append(m.Notes, note)
+				}
+			}
 		}
 		if m.host.MAC == "" {
 			m.Notes = append(m.Notes, "its MAC is not known: other hosts of the same machine are not recognised by it")
@@ -100,11 +165,32 @@ func (k *knowledge) obstacle(m *plannedMove) string {
 	case m.host.Sequence > 0 && m.host.Source != api.SourceName:
 		return fmt.Sprintf("what %s says of it has sequence %d and would win: it moves where it shows itself", m.host.Source, m.host.Sequence)
 	}
+	if why := m.turnedAway(); why != "" {
+		return why
+	}
 	switch m.host.State {
 	case "frozen":
 		return "it is frozen: roamctl host clear " + m.Address.String()
 	case "conflict":
 		return "two stations claim it: roamctl host show " + m.Address.String()
+	}
+	return ""
+}
+
+// turnedAway says why the gateways that were asked would not have it. What two of them do with its packets has to be the same: else those and their
+// answers take different ways, and firewalls see half of each connection.
+func (m *plannedMove) turnedAway() string {
+	if m.here.Refused != "" {
+		return m.here.Refused
+	}
+	for _, there := range m.there {
+		switch {
+		case there.Refused != "":
+			return m.To + " says: " + there.Refused
+		case there.Egress != m.here.Egress:
+			return fmt.Sprintf("its egress policy is %s here and %s at %s: its packets and their answers would take different ways",
+				cmp.Or(m.here.Egress, "local"), cmp.Or(there.Egress, "local"), m.To)
+		}
 	}
 	return ""
 }

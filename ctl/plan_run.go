@@ -27,9 +27,10 @@ type planReport struct {
 
 // planMoves checks a plan, and with --yes carries it out in waves.
 //
-// A wave is one request to the daemon, which takes it whole or not at all and keeps it on disk; nothing of a plan is kept beside the
-// routes themselves. So whatever ends this command leaves whole waves behind, and the same command again finds them there and
-// goes on. A wave that does not come out right is taken back; those before it were right, and stay.
+// A wave is one request to the daemon, which takes it whole or not at all and keeps it on disk. What a host was before is written down
+// first (see journal); beside that nothing of a plan is kept but the routes themselves. So whatever ends this command leaves whole waves behind, and
+// the same command again finds them there and goes on. A wave that does not come out right is taken back; those before it were right, and
+// stay: whether the rest is to be tried again or all to be undone is the operator's to say, and --undo says it.
 func planMoves(c *cli.Context) error {
 	if c.Int("wave") < 1 || c.Duration("wait") <= 0 {
 		return usage("see roamctl host move --help", "--wave and --wait count upwards")
@@ -47,6 +48,12 @@ func planMoves(c *cli.Context) error {
 	if err != nil {
 		return usage(planHint, "plan %s: %v", c.String("plan"), err)
 	}
+	if err := consult(c.Context, d, "", moves); err != nil {
+		return err
+	}
+	if err := consultOthers(c.Context, c.StringSlice("ask"), moves); err != nil {
+		return err
+	}
 	r := planReport{Moves: moves, Blocked: known.check(moves), Waves: moves[len(moves)-1].Wave}
 	switch {
 	case r.Blocked > 0:
@@ -55,7 +62,10 @@ func planMoves(c *cli.Context) error {
 			Hint:    "the notes say why; correct it, or take them out of the plan",
 		}
 	case c.Bool("yes"):
-		err = carryOut(c.Context, &execution{d: d, sites: known.sites, wait: c.Duration("wait")}, &r)
+		var j *journal
+		if j, err = openJournal(journalFile(c, known)); err == nil {
+			err = carryOut(c.Context, &execution{d: d, sites: known.sites, wait: c.Duration("wait"), journal: j}, &r)
+		}
 	}
 	if err != nil {
 		r.Error = err.Error()
@@ -78,6 +88,8 @@ type execution struct {
 	d     *api.Client
 	sites map[string]api.Site
 	wait  time.Duration // for a wave to come out right
+
+	journal *journal
 }
 
 func carryOut(ctx context.Context, x *execution, r *planReport) error {
@@ -87,7 +99,11 @@ func carryOut(ctx context.Context, x *execution, r *planReport) error {
 			n++
 		}
 		if err := x.wave(ctx, rest[:n]); err != nil {
-			return fmt.Errorf("wave %d of %d: %w", rest[0].Wave, r.Waves, err)
+			err = fmt.Errorf("wave %d of %d: %w", rest[0].Wave, r.Waves, err)
+			if x.journal.len() > 0 {
+				err = &hinted{err, "the waves before it stay: the same command goes on, --undo in place of it takes all of them back"}
+			}
+			return err
 		}
 		rest = rest[n:]
 	}
@@ -107,11 +123,17 @@ func (x *execution) wave(ctx context.Context, moves []plannedMove) error {
 		if err != nil {
 			return err
 		}
-		if err := x.inject(ctx, ready); err != nil {
+		if err := x.journal.begin(ready, before); err != nil {
 			return fmt.Errorf("%w; nothing of it was changed", err)
 		}
+		if err := x.inject(ctx, ready); err != nil {
+			return errors.Join(fmt.Errorf("%w; nothing of it was changed", err), x.journal.end(ready))
+		}
 		if err := x.await(ctx, moves); err != nil {
-			return errors.Join(err, x.takeBack(context.WithoutCancel(ctx), ready, before))
+			if failed := x.takeBack(context.WithoutCancel(ctx), ready, before); failed != nil {
+				return errors.Join(err, failed) // and in the journal
+			}
+			return errors.Join(err, x.journal.end(ready))
 		}
 		for _, m := range ready {
 			m.State = moveDone

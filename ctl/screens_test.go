@@ -52,6 +52,7 @@ func TestEventsOfTheManual(t *testing.T) {
 	d.Events = event.New(slog.New(slog.DiscardHandler))
 	for _, e := range []api.Event{
 		{Kind: event.Move, Subject: "10.1.0.9", Tenant: "default", What: "10.1.0.9 moved from dc2 to here", Why: "host wins: its sequence 2 is higher than 1 of bgp"},
+		{Kind: event.Reached, Subject: "10.1.0.9", Tenant: "default", What: "10.1.0.9 was reached here, 9.31ms after it first showed itself; announced after 4.02ms"},
 		{Kind: event.LocatorDown, Subject: "192.0.2.2", What: "locator 192.0.2.2 is down", Why: "no route to it", Do: "ip route get 192.0.2.2; roamctl site list"},
 		{Kind: event.LocatorUp, Subject: "192.0.2.2", What: "locator 192.0.2.2 is up"},
 	} {

@@ -157,6 +157,13 @@ func (d *daemon) reached(f firstPacket) {
 		d.timings.MoveSilent(since)
 		e.EstimatedOutageSeconds = since.Seconds()
 	}
-	e.What = fmt.Sprintf("the first packet to %s by its new way, %s, left %v after %s", host, is.to, since.Round(10*time.Microsecond), what)
+	where := "here"
+	if !is.here {
+		where = "at " + is.to
+	}
+	e.What = fmt.Sprintf("%s was reached %s, %v after %s", host, where, since.Round(10*time.Microsecond), what)
+	if !is.announced.IsZero() && !is.detected.IsZero() {
+		e.What += fmt.Sprintf("; announced after %v", is.announced.Sub(is.detected).Round(10*time.Microsecond))
+	}
 	d.events.Note(e.Kind, func() event.Event { return e })
 }

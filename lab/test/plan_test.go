@@ -61,4 +61,25 @@ func TestMovePlan(t *testing.T) {
 	if out := gw1.MustCtl("host", "move", "--plan", plan, "--yes"); strings.Count(out, "there") != 2 {
 		t.Errorf("given again:\n%s", out)
 	}
+
+	// And all of it back, with one command for each gateway: the plan is at two, each has a journal of its own.
+	s.Replug(h11, lab.DC1)
+	for _, g := range []*lab.Gateway{gw1, gw2} {
+		if out := g.MustCtl("host", "move", "--plan", plan, "--undo", "--yes"); strings.Count(out, "rolled_back") != 2 || !strings.Contains(out, "2 waves are taken back") {
+			t.Errorf("%s: undone:\n%s", g.Name, out)
+		}
+		if out := g.MustCtl("route", "export"); strings.Contains(out, h11.IP4.String()) {
+			t.Errorf("%s: it was not taken back:\n%s", g.Name, out)
+		}
+	}
+	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h11, s.H("h21")})
+
+	// Where the gateway of the destination is asked, it says what it does not allow.
+	gw2.Config.Mobility = "{allow: [" + h12.IP4.String() + "/32]}"
+	gw2.WriteConfig()
+	gw2.MustCtl("reload")
+	out, err = gw1.Ctl("host", "move", "--plan", plan, "--ask", "dc2="+gw2.Config.Socket)
+	if err == nil || !strings.Contains(out, "dc2 says: mobility.allow of segment") {
+		t.Errorf("a move to where it is not allowed: %v\n%s", err, out)
+	}
 }

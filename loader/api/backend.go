@@ -85,6 +85,8 @@ type Operator interface {
 	Ping(ctx context.Context, request PingRequest) (Ping, error)
 	Doctor(ctx context.Context) (List[Check], error)
 	Reload(ctx context.Context) (Reloaded, error)
+	// CheckMoves says what would become of hosts that move, as far as this gateway knows, in order. It changes nothing. Tenants are there.
+	CheckMoves(moves []MoveCheck) List[MoveChecked]
 	// Clear frees a host that is frozen; false if it is not.
 	Clear(key route.Key) bool
 	// Drain takes this gateway out of service, or puts it back. The same word again changes nothing.

@@ -143,6 +143,11 @@ func (c *Client) Move(ctx context.Context, m Move) error {
 	return c.post(ctx, "/v1/hosts/move", m, nil)
 }
 
+// CheckMoves asks what would become of hosts that move.
+func (c *Client) CheckMoves(ctx context.Context, m CheckMoves) (r MovesChecked, err error) {
+	return r, c.post(ctx, "/v1/hosts/check", m, &r)
+}
+
 // Clear frees a host that is frozen.
 func (c *Client) Clear(ctx context.Context, host Clear) error {
 	return c.post(ctx, "/v1/hosts/clear", host, nil)

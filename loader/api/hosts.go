@@ -84,6 +84,33 @@ func (s *Server) clear(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, Clear{Address: a, Tenant: s.backend.TenantName(tenant)})
 }
 
+// checkMoves says what would become of hosts that move.
+func (s *Server) checkMoves(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	var asked CheckMoves
+	if err := body(w, r, &asked); err != nil {
+		return err
+	}
+	status, err := s.backend.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	for i := range asked.Moves {
+		m := &asked.Moves[i]
+		a, tenant, err := s.address(m.Address.String(), m.Tenant)
+		if err != nil {
+			return err
+		}
+		if _, err := route.ParseMAC(m.MAC); err != nil {
+			return wrong(err, "")
+		}
+		m.Address, m.Tenant = a, s.backend.TenantName(tenant)
+	}
+	return reply(w, MovesChecked{Site: status.Site, Moves: s.backend.CheckMoves(asked.Moves)})
+}
+
 // move injects where a host lives from now on. What is known of its MAC address moves with it.
 func (s *Server) move(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {

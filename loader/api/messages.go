@@ -243,6 +243,32 @@ type Move struct {
 	To      string     `json:"to"` // a configured site, or our own
 }
 
+// CheckMoves is the body of POST /v1/hosts/check: moves that are to be looked at, not made.
+type CheckMoves struct {
+	Moves List[MoveCheck] `json:"moves"`
+}
+
+// MoveCheck is one of them.
+type MoveCheck struct {
+	Address netip.Addr `json:"address"`
+	Tenant  string     `json:"tenant,omitempty"`
+	MAC     string     `json:"mac,omitempty"` // the host's, if it is known
+	To      string     `json:"to"`            // a site
+}
+
+// MovesChecked answers POST /v1/hosts/check, in the order of the request.
+type MovesChecked struct {
+	Site  string            `json:"site"` // whose gateway it is that answers
+	Moves List[MoveChecked] `json:"moves"`
+}
+
+// MoveChecked is what this gateway knows of a move.
+type MoveChecked struct {
+	Refused  string       `json:"refused,omitempty"` // why the host cannot live there, or not as it is meant to
+	Warnings List[string] `json:"warnings"`
+	Egress   string       `json:"egress,omitempty"` // its policy here, to compare it with other gateways': "" for none
+}
+
 // Site is a site with its locators, as GET /v1/sites lists it.
 type Site struct {
 	Name     string            `json:"name"`

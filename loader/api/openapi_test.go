@@ -106,6 +106,10 @@ func TestDocumentedMessages(t *testing.T) {
 		api.Reloaded{},
 		api.Event{},
 		api.TracedPacket{},
+		api.CheckMoves{},
+		api.MoveCheck{},
+		api.MovesChecked{},
+		api.MoveChecked{},
 	}
 	for _, message := range messages {
 		kind := reflect.TypeOf(message)
@@ -171,6 +175,7 @@ func TestDocumentedAnswers(t *testing.T) {
 		{"GET", "/v1/hosts/10.1.0.7", "", ""},
 		{"GET", "/v1/hosts/10.9.9.9", "", ""},
 		{"POST", "/v1/hosts/move", "application/json", `{"address":"10.1.0.7","to":"dc1"}`},
+		{"POST", "/v1/hosts/check", "application/json", `{"moves":[{"address":"10.1.0.7","tenant":"default","mac":"02:00:00:00:00:07","to":"dc1"}]}`},
 		{"POST", "/v1/gateway/drain", "application/json", `{"drained":true}`},
 		{"DELETE", "/v1/routes?prefix=10.1.0.7", "", ""},
 		{"DELETE", "/v1/routes?prefix=10.1.0.99", "", ""},

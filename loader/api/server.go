@@ -107,6 +107,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /v1/hosts":          s.hosts,
 		"GET /v1/hosts/{host}":   s.host,
 		"POST /v1/hosts/move":    s.move,
+		"POST /v1/hosts/check":   s.checkMoves,
 		"POST /v1/hosts/clear":   s.clear,
 		"POST /v1/gateway/drain": s.drain,
 		"/": func(_ http.ResponseWriter, r *http.Request) error {

@@ -27,6 +27,8 @@ type Daemon struct {
 	Events    *event.Log // those of Happened where nil
 	Failure   error      // of every method, where set
 	Explained api.ExplainRequest
+	Verdicts  map[netip.Addr]api.MoveChecked // of moves that are looked at
+	OwnSite   string                         // as status has it; dc1 where empty
 
 	*feed.Feed // of what wins; made with the backend
 
@@ -175,7 +177,7 @@ func (d *Daemon) Settled() <-chan struct{} {
 // Status implements api.Observer.
 func (d *Daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{
-		Version: "test", Site: "dc1", PID: 7, UptimeSeconds: 3700,
+		Version: "test", Site: cmp.Or(d.OwnSite, "dc1"), PID: 7, UptimeSeconds: 3700,
 		Ports: api.List[api.Port]{
 			{Interface: "lan0", Roles: []string{"access"}, Mode: "native", MTU: 1500},
 			{Interface: "wan0", Roles: []string{"underlay"}, MTU: 2000, Error: "no such interface"},
@@ -319,6 +321,16 @@ func (d *Daemon) Flush(context.Context) (int, error) {
 		d.rank(gone[i].Key)
 	}
 	return before - len(d.Claims), d.Failure
+}
+
+// CheckMoves implements api.Operator: Verdicts has what it says.
+func (d *Daemon) CheckMoves(moves []api.MoveCheck) (list api.List[api.MoveChecked]) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range moves {
+		list = append(list, d.Verdicts[moves[i].Address])
+	}
+	return list
 }
 
 // Explain implements api.Operator.
