@@ -64,6 +64,7 @@ type gateway struct {
 	*twin
 	t      *testing.T
 	config Config
+	told   sync.Map // what it says that it announced, and when
 	end    context.CancelFunc
 	ended  chan error
 }
@@ -102,7 +103,9 @@ func start(t *testing.T, c Config) *gateway {
 		c.Neighbors[i].Local = c.Listen[0]
 	}
 	g := &gateway{t: t, config: c, twin: newTwin(), ended: make(chan error, 1)}
-	g.Source = New(Options{Config: &c, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	g.Source = New(Options{
+		Config: &c, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Announced: func(key route.Key, at time.Time) { g.told.Store(key, at) },
+	})
 	g.run()
 	t.Cleanup(g.stop)
 	return g

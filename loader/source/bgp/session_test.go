@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ func TestDirect(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	a, b := start(t, configOf(1, port, to(2, port))), start(t, configOf(2, port, to(1, port)))
+	begun := time.Now()
 	a.lives(host("10.1.0.7"), mac(macA), 3)
 	a.lives(host("2001:db8:1::7"), mac(macA), 3)
 	a.lives(host("10.1.0.8"), route.MAC{}, 0)                                    // its MAC is not known yet
@@ -35,6 +37,20 @@ func TestDirect(t *testing.T) {
 		"10.1.0.7/32 via 192.0.2.1 dc1 "+macA+" seq 3", "2001:db8:1::7/128 via 192.0.2.1 dc1 "+macA+" seq 3",
 		"10.1.0.8/32 via 192.0.2.1 dc1", "10.9.0.0/16 via 192.0.2.1 dc1", "2001:db8:9::/48 via 192.0.2.1 dc1",
 		"10.1.0.9/32 via 192.0.2.1 dc1 "+macB+" pinned")
+	a.until("what was announced to be told of", func() error {
+		told := 0
+		a.told.Range(func(key, at any) bool {
+			told++
+			if key == host("10.1.0.1") || at.(time.Time).Before(begun) {
+				t.Errorf("%v was announced at %v", key, at)
+			}
+			return true
+		})
+		if told != 6 {
+			return fmt.Errorf("%d are", told)
+		}
+		return nil
+	})
 	for _, c := range b.claims {
 		want := route.Locator{Address: addr("192.0.2.1"), Priority: 1, Weight: 100, RouterMAC: mac("02:00:00:00:00:01")}
 		if got := c.Via.Locators[0]; got != want {
