@@ -124,10 +124,10 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 	}
 	s.mu.Unlock()
 	for e, t := range come {
-		s.alive(e)
 		if t.key != (route.Key{}) {
 			s.watch(e)
 		}
+		s.alive(e) // it has just answered the kernel, or did before this daemon began
 		changes = append(changes, s.arrive(e, t)...)
 	}
 	for _, d := range gone {
