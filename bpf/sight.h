@@ -291,7 +291,7 @@ static __always_inline void sight_source(const struct pkt *p)
 /* Of a packet that was sent: is it one that somebody waits for? Of all others this costs a bit of the word that led them. */
 static __always_inline void sight_first(const struct pkt *p)
 {
-	if (!sight_rate || run == RUN_DRY || shadow || !(p->nexthop.flags & NHF_AWAITED))
+	if (!sight_rate || run == RUN_DRY || shadow || __builtin_expect(!(p->nexthop.flags & NHF_AWAITED), 1))
 		return;
 	if (p->v6)
 		first(p->slot, p->tenant, half(p->dst6), half(p->dst6 + 2));
