@@ -16,10 +16,10 @@ type FRR struct {
 	dir string
 }
 
-// FRR starts zebra and bgpd. zebra and bgp are the lines of their configurations.
+// FRR starts zebra and bgpd. zebra and bgp are the lines of their configurations. BFD may join them: see StartBFD.
 func (n *Namespace) FRR(zebra, bgp string) *FRR {
 	n.lab.Helper()
-	f := n.newFRR(map[string]string{"zebra": zebra, "bgpd": bgp})
+	f := n.newFRR(map[string]string{"zebra": zebra, "bgpd": bgp, "bfdd": ""})
 	f.StartBGP()
 	return f
 }
@@ -37,8 +37,7 @@ func (n *Namespace) FRRStatic(static string) *FRR {
 func (n *Namespace) FRRBFD(bfd string) *FRR {
 	n.lab.Helper()
 	f := n.newFRR(map[string]string{"zebra": "", "bfdd": bfd})
-	f.BFD = f.daemon("bfdd", "--bfdctl", filepath.Join(f.dir, "bfdd.sock"))
-	f.answers("bfdd", "show bfd peers")
+	f.StartBFD()
 	return f
 }
 
@@ -72,6 +71,13 @@ func (f *FRR) StartBGP() {
 	f.lab.Helper()
 	f.BGP = f.daemon("bgpd")
 	f.answers("bgpd", "show bgp summary")
+}
+
+// StartBFD starts bfdd and waits until it answers.
+func (f *FRR) StartBFD() {
+	f.lab.Helper()
+	f.BFD = f.daemon("bfdd", "--bfdctl", filepath.Join(f.dir, "bfdd.sock"))
+	f.answers("bfdd", "show bfd peers")
 }
 
 // answers waits until a daemon has something to say.

@@ -1,5 +1,7 @@
 package lab
 
+import "fmt"
+
 // Sibling gives dc1 a second gateway, gw1b, on the same segment, before Up:
 //
 //	   h11 .11   h12 .12
@@ -33,6 +35,10 @@ func (s *Sites) Sibling(bins Binaries) *Gateway {
 		s.Switch.Plug(gateway+"-lan", own)
 	}
 
+	if s.FRR != nil {
+		s.siblingOfFRR(g)
+		return g
+	}
 	far := &s.GW[DC2].Config.Peers[0]
 	far.Locators = append(far.Locators, PeerLocator{Address: "192.0.2.11", RouterMAC: g.Config.RouterMAC, Priority: 1})
 	mesh := map[string]*Gateway{"192.0.2.1": s.GW[DC1], "192.0.2.2": s.GW[DC2], "192.0.2.11": g}
@@ -45,4 +51,13 @@ func (s *Sites) Sibling(bins Binaries) *Gateway {
 		}
 	}
 	return g
+}
+
+// siblingOfFRR has both gateways speak to each other and to FRR at dc2, of another AS. What FRR is to know of the second one is the test's to say.
+func (s *Sites) siblingOfFRR(g *Gateway) {
+	for c, sibling := range map[*Config]string{&s.GW[DC1].Config: "192.0.2.11", &g.Config: "192.0.2.1"} {
+		c.BGP = &BGP{ASN: firstASN, Neighbors: []string{
+			fmt.Sprintf("{address: %s, asn: %d}", locators4[DC2], firstASN+DC2), "{address: " + sibling + ", timers: {connect_retry: 1s}}",
+		}}
+	}
 }

@@ -2,6 +2,9 @@ package lab_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -385,5 +388,93 @@ func (w *twins) foundBy(hosts ...*lab.Host) {
 				})
 			}
 		}
+	}
+}
+
+// newTwinsOfFRR starts two gateways at dc1 beside FRR at dc2, which is told of both by lines of its configuration.
+func newTwinsOfFRR(t *testing.T, bfd string, lines ...string) *twins {
+	t.Helper()
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, FRRFar: true})
+	c := &s.GW[lab.DC1].Config
+	c.GatewayMAC, c.L2VNI, c.Peers, c.Mobility, c.BFD = "02:00:5e:10:00:01", 10, nil, often, bfd
+	w := &twins{s, s.GW[lab.DC1], s.Sibling(bins)}
+	s.FRR.StartBFD()
+	s.FRR.Show(append([]string{"configure terminal"}, lines...)...)
+	for _, g := range []*lab.Gateway{w.a, w.b} {
+		g.Launch()
+	}
+	for _, g := range []*lab.Gateway{w.a, w.b} {
+		g.AwaitReady()
+	}
+	if w.oneDesignated() == w.b {
+		w.a, w.b = w.b, w.a
+	}
+	for _, h := range s.Hosts {
+		h.Announce()
+	}
+	return w
+}
+
+// frrHasBoth waits until FRR has a host from both gateways, and would miss either.
+func (w *twins) frrHasBoth(h *lab.Host) {
+	w.Helper()
+	for _, ip := range h.IPs() {
+		w.Until(30*time.Second, "FRR has "+ip.String()+" from both gateways", func() error {
+			out := w.FRR.Show("show bgp " + map[bool]string{true: "ipv4", false: "ipv6"}[ip.Is4()] + " unicast " + lab.HostRoute(ip))
+			if !strings.Contains(out, "2 available") {
+				return fmt.Errorf("it shows\n%s", out)
+			}
+			return nil
+		})
+	}
+	w.Until(30*time.Second, "FRR hears both by BFD", func() error {
+		if out := w.FRR.Show("show bfd peers brief"); strings.Count(out, " up ") != 2 {
+			return fmt.Errorf("it shows\n%s", out)
+		}
+		return nil
+	})
+}
+
+// documentedTwins are the lines that docs/bgp.md tells to give FRR for two gateways.
+func documentedTwins(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(lab.Root(), "docs", "bgp.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(text), "```\nbfd\n")
+	block, _, closed := strings.Cut(after, "\n```")
+	if !found || !closed {
+		t.Fatal("docs/bgp.md shows no configuration of FRR that begins with bfd")
+	}
+	return append([]string{"bfd"}, strings.Split(block, "\n")...)
+}
+
+// TestTwinsTowardsFRR: to an EVPN peer of another make two gateways of a site are two next hops of one host, of which it uses the lowest. Where the
+// machine of one dies, that peer goes on with the other as soon as BFD misses the dead one, and comes back to it.
+func TestTwinsTowardsFRR(t *testing.T) {
+	w := newTwinsOfFRR(t, "{interval: 100ms, multiplier: 3}", documentedTwins(t)...)
+	h12, h31 := w.H("h12"), w.H("h31")
+	w.frrHasBoth(h12)
+	reach(t, w.Sites, [2]*lab.Host{h12, h31}, [2]*lab.Host{h31, h12})
+	for _, step := range []struct {
+		what        string
+		fails, left *lab.Gateway
+	}{
+		{"the designated gateway dies", w.a, w.b},
+		{"the one that took over dies", w.b, w.a},
+	} {
+		list := flows(w.Sites, h12, h31, 2000)
+		w.fail(step.fails)
+		w.awaitState(step.left, "designated")
+		progress(list, 200)
+		gaps(t, list, step.what)
+
+		list = flows(w.Sites, h12, h31, 2000)
+		w.repair(step.fails)
+		w.awaitState(step.fails, "standby")
+		w.frrHasBoth(h12)
+		progress(list, 200)
+		gaps(t, list, "it comes back after "+step.what)
 	}
 }
