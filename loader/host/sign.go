@@ -45,6 +45,7 @@ const (
 type hint struct {
 	left  int // ticks to go on asking
 	asked time.Time
+	eager bool // it showed itself again before it could have answered
 }
 
 // Saw says what the data path saw. It returns once Run has taken it, or ctx has ended.
@@ -119,6 +120,10 @@ func (s *Source) confirm(g Sign) {
 	h, waiting := s.hints[e]
 	_, searched := s.searches[e]
 	if waiting && s.now().Sub(h.asked) < answerTime {
+		if !h.eager {
+			h.eager = true
+			s.hints[e], s.eager = h, append(s.eager, e)
+		}
 		return
 	}
 	if !waiting && len(s.hints) >= maxHints {
@@ -126,16 +131,33 @@ func (s *Source) confirm(g Sign) {
 		return
 	}
 	if waiting || searched {
-		// The kernel is asking already, once a second, and this host may have come a moment after it did.
-		if err := s.out.forget(e); err != nil {
-			s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
-		}
+		s.forgetQuestion(e)
 	}
 	delete(s.searches, e)
-	s.hints[e] = hint{hintTicks, s.now()}
+	s.hints[e] = hint{left: hintTicks, asked: s.now()}
 	s.shown(key, g.When)
 	s.mark(key, IsLearning)
 	s.probe(e)
+}
+
+// forgetQuestion ends the question for a host: the kernel asks once a second, and the host may have come a moment after it did.
+func (s *Source) forgetQuestion(e entry) {
+	if err := s.out.forget(e); err != nil {
+		s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
+	}
+}
+
+// askEager asks those once more that announced themselves several times in a moment and have not answered: a machine announces an IPv6 address that it has
+// just taken, and is asked for it, before it listens to the group of those who are asked.
+func (s *Source) askEager() {
+	list := s.eager
+	s.eager = nil
+	for _, e := range list {
+		if h, waiting := s.hints[e]; waiting && h.eager && s.ports[e.link] != nil {
+			s.forgetQuestion(e)
+			s.probe(e)
+		}
+	}
 }
 
 // shown notes the first sign of a host that is on its way to be claimed.
