@@ -176,7 +176,7 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	})
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Locator: cfg.Underlay.Locators[0].Public, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
-		Addresses: d.bgp.Addresses, Moved: d.movedAway, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d}, Passive: cfg.Datapath.Shadow,
+		Addresses: d.bgp.Addresses, Holder: d.bgp.Holder, Moved: d.movedAway, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d}, Passive: cfg.Datapath.Shadow,
 	})
 	d.fabric = fabric.New(fabric.Options{
 		Segments: fabricSegments(cfg), Site: cfg.Site, Log: d.log, Sequence: d.bgp.Sequence, Left: d.leftFabric,

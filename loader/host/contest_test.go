@@ -87,6 +87,36 @@ func TestHolderIsSilent(t *testing.T) {
 	}
 }
 
+// Who sends with an address that another site announces for another station claims nothing; the same station may have moved, and of one whose MAC
+// is not told nobody knows.
+func TestDataOfAnother(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for name, test := range map[string]struct {
+			holder route.MAC
+			kind   SignKind
+			asks   bool
+		}{
+			"data of another":       {macA, SignData, false},
+			"a claim of another":    {macA, SignClaim, true},
+			"data of the station":   {macB, SignData, true},
+			"nobody knows whose":    {route.MAC{}, SignData, true},
+			"a search of another":   {macA, SignProbe, true},
+			"a claim of the same":   {macB, SignClaim, true},
+			"a claim, of who knows": {route.MAC{}, SignClaim, true},
+		} {
+			m := newModel(t, segment())
+			m.elsewhere(addr, test.holder, 4)
+			if m.shows(addr, macB, test.kind); (len(m.asked) > 0) != test.asks {
+				t.Errorf("%s, %s: asked for %v", addr, name, m.asked)
+			}
+			m.withdrawn(addr)
+			if m.shows(addr, macB, test.kind); len(m.asked) == 0 {
+				t.Errorf("%s, %s: nobody is asked when nobody has it", addr, name)
+			}
+		}
+	}
+}
+
 // Who probes whether an address is free claims nothing, nor does who sends for somebody else; and where nobody can be asked, the kernel
 // is believed.
 func TestNoContest(t *testing.T) {

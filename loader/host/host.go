@@ -81,6 +81,9 @@ type Options struct {
 	// with, by its address or its MAC, and whether they do so at another site. Called from Run's goroutine.
 	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
 
+	// Holder, if set, is the MAC that another site announces a host with, zero where none does or it names none. Called from Run's goroutine.
+	Holder func(key route.Key) route.MAC
+
 	// Addresses, if set, lists the hosts that others announce with a MAC. Called from Run's goroutine.
 	Addresses func(tenant route.TenantID, mac route.MAC) []netip.Addr
 
@@ -118,6 +121,7 @@ type Source struct {
 	macsTo func(int, route.MAC, bool)
 	others func(route.Key, route.MAC) (uint32, bool, bool)
 	known  func(route.TenantID, route.MAC) []netip.Addr
+	holder func(route.Key) route.MAC
 	moves  func(int, netip.Addr)
 	tell   func(Notice)
 	state  string
@@ -250,6 +254,9 @@ func New(o Options) *Source {
 	if o.Sequence == nil {
 		o.Sequence = func(route.Key, route.MAC) (uint32, bool, bool) { return 0, false, false }
 	}
+	if o.Holder == nil {
+		o.Holder = func(route.Key) route.MAC { return route.MAC{} }
+	}
 	if o.Addresses == nil {
 		o.Addresses = func(route.TenantID, route.MAC) []netip.Addr { return nil }
 	}
@@ -261,7 +268,7 @@ func New(o Options) *Source {
 	}
 	return &Source{
 		log: o.Log, site: o.Site, at: o.Locator, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, silent: o.Passive, segments: slices.Clone(o.Segments),
-		known: o.Addresses, moves: o.Moved, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
+		known: o.Addresses, holder: o.Holder, moves: o.Moved, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),

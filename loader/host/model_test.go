@@ -54,7 +54,7 @@ func newModel(t tb, seg Segment) *model {
 // start makes a daemon, the first one or the next.
 func (m *model) start(seg Segment, state string) {
 	m.Source = New(Options{
-		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, State: state, Names: m,
+		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, Holder: func(key route.Key) route.MAC { return m.away[key].MAC }, State: state, Names: m,
 		MACs:  func(segment int, mac route.MAC, present bool) { m.seen[station{segment, mac}] = present },
 		Tell:  func(n Notice) { m.notices = append(m.notices, n) },
 		Moved: func(_ int, addr netip.Addr) { m.moved = append(m.moved, addr) },

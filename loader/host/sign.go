@@ -92,7 +92,9 @@ func (s *Source) again(e entry, g Sign) {
 }
 
 // confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. With the MAC of one that the kernel
-// has the sign says nothing that is not known; with another, the address is claimed from it.
+// has the sign says nothing that is not known; with another, the address is claimed from it. Who merely sends with an address that is another station's,
+// here or at another site, claims nothing: routers do so, and liars. That station is asked by its gateway again and again (see Probe), and when it is
+// silent the address is nobody's.
 func (s *Source) confirm(g Sign) {
 	e, ok := s.entryOf(g)
 	if !ok || !s.allowed(e, g.MAC) {
@@ -115,6 +117,8 @@ func (s *Source) confirm(g Sign) {
 		return
 	case s.inQuarantine(key, g.MAC) && s.elsewhere(sighting{station: station{mac: g.MAC}, key: key}): // without a holder there is nobody to protect
 		s.count(OutcomeQuarantined)
+		return
+	case g.Kind == SignData && s.anothers(key, g.MAC):
 		return
 	}
 	h, waiting := s.hints[e]
@@ -158,6 +162,12 @@ func (s *Source) askEager() {
 			s.probe(e)
 		}
 	}
+}
+
+// anothers reports whether another site announces a host with another MAC than this.
+func (s *Source) anothers(key route.Key, mac route.MAC) bool {
+	holder := s.holder(key)
+	return !holder.IsZero() && holder != mac
 }
 
 // shown notes the first sign of a host that is on its way to be claimed.
