@@ -264,6 +264,53 @@ func TestProxyOfTheDead(t *testing.T) {
 	}
 }
 
+// TestProxyARPRouter: the same with a router of the segment that does proxy ARP and proxy ND for the host, as the kernel does it. It answers whoever asks for the
+// host; the gateway asks the host alone, so that its answers do not keep it alive.
+func TestProxyARPRouter(t *testing.T) {
+	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true, Racks: true})
+	peers(t, s, "")
+	h11, h12, h21, gw1 := s.H("h11"), s.H("h12"), s.H("h21"), s.GW[lab.DC1]
+	router := machine(s, "h12", 60)
+	for _, h := range []*lab.Host{h11, h12, h21, router} {
+		h.Announce()
+		homeAt(s, h.Site, h.IPs()...)
+	}
+	reach(t, s, [2]*lab.Host{h21, h11})
+	for _, key := range []string{"ipv4.conf.all.forwarding", "ipv4.conf.all.proxy_arp", "ipv6.conf.all.forwarding", "ipv6.conf.all.proxy_ndp"} {
+		router.Sysctl("net."+key, "1")
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		router.Sysctl("net."+family+".neigh.eth0.proxy_delay", "0")
+	}
+	router.Bridge("beyond", 1500)
+	router.IP("route add "+lab.HostRoute(h11.IP4)+" dev beyond",
+		"route add "+lab.HostRoute(h11.IP6)+" dev beyond", "neigh add proxy "+h11.IP6.String()+" dev eth0")
+	s.Unplug(h11)
+	for _, ip := range h11.IPs() {
+		s.Until(5*time.Second, "the router answers for "+ip.String(), func() error {
+			h12.IP("neigh flush all")
+			_, _ = h12.Try("ping", "-n", "-c", "1", "-W", "1", ip.String())
+			if mac := lladdr(h12, ip); mac != router.MAC {
+				return fmt.Errorf("h12 has %q", mac)
+			}
+			return nil
+		})
+	}
+	for _, ip := range h11.IPs() {
+		for _, g := range s.GW {
+			s.Until(10*time.Second, fmt.Sprintf("%s lets %s go", g.Name, ip), func() error {
+				if c, err := winner(g, ip.String()); err == nil {
+					return fmt.Errorf("it has %+v, %+v", c, show(g, ip))
+				}
+				return nil
+			})
+		}
+	}
+	if lost, failover := refused(gw1, "lost"), refused(gw1, "failover"); lost != 2 || failover != 0 {
+		t.Errorf("%d let go for their silence, %d taken by the router", lost, failover)
+	}
+}
+
 // TestFailover: a standby takes over the addresses of a machine that went silent, as keepalived does: it announces them. It has them within a second.
 func TestFailover(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{NoRoutes: true})
