@@ -56,6 +56,7 @@ func (h *Host) Keepalived(v VRRP, priority int, peer *Host) *Keepalived {
 		}
 		fmt.Fprintf(&text, "%s\n}\n}\n", v.IPs()[family])
 	}
+	h.Sysctl("net.ipv4.conf.all.arp_ignore", "1") // or the interface with the IPv6 group's MAC answers for IPv4 addresses, too
 	h.lab.must(os.WriteFile(at("conf"), []byte(text.String()), 0o600), "write the configuration of keepalived on %s", h.Name)
 	return &Keepalived{Host: h, group: v, Process: h.Start("keepalived",
 		"--vrrp", "--dont-fork", "--log-console", "--no-syslog", "--use-file", at("conf"), "--pid", at("pid"), "--vrrp_pid", at("vrrp.pid"))}
