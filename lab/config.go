@@ -28,6 +28,7 @@ type Config struct {
 	GatewayMAC string // empty for the default
 	Own        []string
 	Routers    []string
+	Lifetime   string   // of the gateway in router advertisements, empty for the default
 	Foreign    []string // MACs of gateways elsewhere, whose frames are to be routed
 	Source     string   // datapath.source_check, empty for the default
 	Hold       string   // empty for the default

@@ -178,7 +178,7 @@ func (d *daemon) makeSources(cfg *config.Config) {
 	})
 	d.hosts = host.New(host.Options{
 		Segments: hostSegments(cfg, d.gateway.SegmentIndex), Site: cfg.Site, Locator: cfg.Underlay.Locators[0].Public, Log: d.log, MACs: d.setMAC, Sequence: d.bgp.Sequence,
-		Addresses: d.bgp.Addresses, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d}, Passive: cfg.Datapath.Shadow,
+		Addresses: d.bgp.Addresses, Holder: d.bgp.Holder, Moved: d.movedAway, Tell: d.tellHost, State: cfg.API.State + ".frozen", Names: names{d}, Passive: cfg.Datapath.Shadow,
 	})
 	d.fabric = fabric.New(fabric.Options{
 		Segments: fabricSegments(cfg), Site: cfg.Site, Log: d.log, Sequence: d.bgp.Sequence, Left: d.leftFabric,
@@ -195,6 +195,17 @@ func (d *daemon) hold(key route.Key) time.Duration {
 		return s.Mobility.Hold
 	}
 	return rib.DefaultHold
+}
+
+// movedAway has the neighbours of a host that lives at another site now send to the gateway what is for it.
+func (d *daemon) movedAway(segment int, addr netip.Addr) {
+	for _, t := range d.config.Load().Tenants {
+		for _, s := range t.Segments {
+			if int(d.gateway.SegmentIndex(s.Name)) == segment {
+				d.lan.Moved(deviceOf(s), s.Gateway.MAC, addr)
+			}
+		}
+	}
 }
 
 func (d *daemon) setMAC(segment int, mac route.MAC, present bool) {

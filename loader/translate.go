@@ -156,7 +156,7 @@ func advertised(c *config.Config) []radv.Link {
 				continue
 			}
 			ref := accessRef(s)
-			l := radv.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), MAC: s.Gateway.MAC}
+			l := radv.Link{Interface: datapath.PortSpec{Name: ref.Name, VLAN: ref.VLAN, Inner: ref.Inner}.Device(), MAC: s.Gateway.MAC, Lifetime: s.Gateway.Lifetime}
 			for _, a := range s.Gateway.Addresses {
 				if a.IsLinkLocalUnicast() {
 					l.Router = a

@@ -63,7 +63,8 @@ func leaked(before, after map[string]int) (list []string) {
 	return list
 }
 
-// agree waits until both gateways have the host at its site with one sequence, in RIB, BGP and tables: explain asks the real program.
+// agree waits until both gateways have the host at its site with one sequence, in RIB and BGP, in their kernels, and in their tables: explain asks the
+// real program.
 func agree(t *testing.T, s *lab.Sites, h *lab.Host) {
 	t.Helper()
 	homeAt(s, h.Site, h.IPs()...)
@@ -82,7 +83,17 @@ func agree(t *testing.T, s *lab.Sites, h *lab.Host) {
 			}
 			return nil
 		})
+		for site, g := range s.GW {
+			s.Until(10*time.Second, fmt.Sprintf("the kernel of %s agrees about %s", g.Name, ip), func() error {
+				line := g.Run("ip", "neigh", "show", ip.String(), "dev", "lan0")
+				if here := strings.Contains(line, "lladdr "+h.MAC); here != (site == h.Site) || !here && strings.Contains(line, "lladdr") {
+					return fmt.Errorf("it has %q", line)
+				}
+				return nil
+			})
+		}
 	}
+	path(t, s.GW[1-h.Site], s.GW[h.Site], s.H([]string{"h12", "h21"}[1-h.Site]), h)
 }
 
 // TestPingPong: a host moves to and fro ten times a second while it is spoken to from both sites. In the end the gateways agree about it, and hold what
@@ -211,8 +222,14 @@ func TestPingPongFrozen(t *testing.T) {
 	h11.Announce() // it is at dc2, its last good place
 	agree(t, s, h11)
 	for _, ip := range h11.IPs() {
-		if h := show(gw1, ip); h.State != "frozen" || h.Site != "dc2" {
+		if e := awaitEvent(s, gw1, "frozen", ip.String()); !strings.Contains(e.Why, "6 times") || !strings.Contains(e.Do, "roamctl host clear "+ip.String()) {
+			t.Errorf("%s: %+v", ip, e)
+		}
+		if h := show(gw1, ip); h.State != "frozen" || h.Site != "dc2" || !slices.ContainsFunc(h.History, func(e happened) bool { return e.Kind == "frozen" }) {
 			t.Errorf("%s: %+v", ip, h)
+		}
+		if n := countEvents(s, "frozen", ip); n != 1 {
+			t.Errorf("%s was frozen %d times", ip, n)
 		}
 	}
 	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
@@ -225,6 +242,18 @@ func TestPingPongFrozen(t *testing.T) {
 	agree(t, s, h11)
 	reach(t, s, [2]*lab.Host{h12, h11}, [2]*lab.Host{h21, h11})
 	nothingLeaked(s, before)
+}
+
+// countEvents is how often the gateways told of something.
+func countEvents(s *lab.Sites, kind string, ip netip.Addr) (n int) {
+	for _, g := range s.GW {
+		for _, e := range events(g) {
+			if e.Kind == kind && e.Subject == ip.String() {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // TestSiblings: a station with two IPv4 addresses moves and announces one of them. The others follow, each at once: their gateways know by BGP what

@@ -142,14 +142,15 @@ const (
 // Gateway is what hosts of a segment see of us.
 type Gateway struct {
 	Role         Role
-	Addresses    []netip.Addr // shared by all sites
-	OwnAddresses []netip.Addr // this gateway's alone
-	MAC          route.MAC    // shared by all sites
-	Routers      []netip.Addr // other routers on the segment
-	ForeignMACs  []route.MAC  // of gateways that stood here before
-	KeepTTL      bool         // between hosts of one subnet no TTL is taken
-	Advertise    bool         // router advertisements are sent
-	Election     *Election    // nil: this gateway answers whoever else does
+	Addresses    []netip.Addr  // shared by all sites
+	OwnAddresses []netip.Addr  // this gateway's alone
+	MAC          route.MAC     // shared by all sites
+	Routers      []netip.Addr  // other routers on the segment
+	ForeignMACs  []route.MAC   // of gateways that stood here before
+	KeepTTL      bool          // between hosts of one subnet no TTL is taken
+	Advertise    bool          // router advertisements are sent
+	Lifetime     time.Duration // that they give the router
+	Election     *Election     // nil: this gateway answers whoever else does
 }
 
 // Mobility says how a segment's hosts may move.

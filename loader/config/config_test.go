@@ -158,6 +158,7 @@ func TestReference(t *testing.T) {
 					Routers:      []netip.Addr{addr("10.1.0.254")},
 					ForeignMACs:  []route.MAC{mac("00:50:56:aa:bb:cc")},
 					Advertise:    true,
+					Lifetime:     30 * time.Minute,
 					Election:     usualElection,
 				},
 				Mobility: config.Mobility{

@@ -3,19 +3,27 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"roam/loader/route"
+)
+
+// How long hosts keep a router that they hear nothing of. The bounds are those of RFC 4861, section 6.2.1, with three advertisements in a lifetime.
+const (
+	defaultLifetime = 30 * time.Minute
+	minLifetime     = 12 * time.Second
+	maxLifetime     = 9000 * time.Second
 )
 
 // gateway reads what hosts see of us. Where the gateway is the default router and no address is given, it takes
 // the first of every subnet.
 func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
-	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements", "designated")
+	f := v.mapping("role", "addresses", "own_addresses", "mac", "routers", "foreign_macs", "keep_ttl", "router_advertisements", "router_lifetime", "designated")
 	usual := RoleDefault
 	if s.Access.Mode == ModeFabric {
 		usual = RoleStick
 		f.refuse("the hosts' router is the fabric's own: in mode fabric remove it",
-			"addresses", "mac", "routers", "foreign_macs", "router_advertisements", "designated")
+			"addresses", "mac", "routers", "foreign_macs", "router_advertisements", "router_lifetime", "designated")
 	}
 	g := Gateway{
 		Role:    one(f.get("role"), usual, RoleDefault, RoleStick),
@@ -45,6 +53,11 @@ func (r *reader) gateway(t *Tenant, s *Segment, v value) Gateway {
 		g.Election = election(f.get("designated"))
 	}
 	g.Advertise = s.advertise(g, f.get("router_advertisements"))
+	if lifetime := f.get("router_lifetime"); g.Advertise {
+		g.Lifetime = lifetime.duration(defaultLifetime, minLifetime, maxLifetime)
+	} else if !lifetime.absent() {
+		lifetime.fail("no router is advertised here: remove it, or see router_advertisements")
+	}
 	g.MAC, _ = f.get("mac").mac()
 	if g.MAC.IsZero() {
 		g.MAC = s.derivedMAC(t.VNI, g.Addresses)

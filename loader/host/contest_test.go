@@ -38,6 +38,7 @@ func TestHolderAnswers(t *testing.T) {
 				m.pass(10 * time.Millisecond)
 			}
 			m.pass(contestRest)
+			m.pass(0)
 			m.has(addr, macA)
 			if kinds := m.kinds(); m.table[e] != macA || asked > 21 || asked < 15 || !slices.Equal(kinds, []NoticeKind{NoticeConflict}) {
 				t.Errorf("%s %s: asked %d times, the kernel has %s, told %v", addr, name, asked, m.table[e], kinds)
@@ -83,6 +84,36 @@ func TestHolderIsSilent(t *testing.T) {
 		m.pass(contestRest)
 		m.pass(verdict)
 		m.has(addr, macA)
+	}
+}
+
+// Who sends with an address that another site announces for another station claims nothing; the same station may have moved, and of one whose MAC
+// is not told nobody knows.
+func TestDataOfAnother(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for name, test := range map[string]struct {
+			holder route.MAC
+			kind   SignKind
+			asks   bool
+		}{
+			"data of another":       {macA, SignData, false},
+			"a claim of another":    {macA, SignClaim, true},
+			"data of the station":   {macB, SignData, true},
+			"nobody knows whose":    {route.MAC{}, SignData, true},
+			"a search of another":   {macA, SignProbe, true},
+			"a claim of the same":   {macB, SignClaim, true},
+			"a claim, of who knows": {route.MAC{}, SignClaim, true},
+		} {
+			m := newModel(t, segment())
+			m.elsewhere(addr, test.holder, 4)
+			if m.shows(addr, macB, test.kind); (len(m.asked) > 0) != test.asks {
+				t.Errorf("%s, %s: asked for %v", addr, name, m.asked)
+			}
+			m.withdrawn(addr)
+			if m.shows(addr, macB, test.kind); len(m.asked) == 0 {
+				t.Errorf("%s, %s: nobody is asked when nobody has it", addr, name)
+			}
+		}
 	}
 }
 
@@ -190,6 +221,7 @@ func TestClaimIsAnswered(t *testing.T) {
 		m.shows(addr, macB, SignClaim)
 		m.found(addr, macB)
 		m.has(addr, route.MAC{})
+		m.pass(lasting)
 		if !slices.Equal(m.kinds(), []NoticeKind{NoticeConflict}) ||
 			m.outcome(OutcomeYielded) != 1 || m.outcome(OutcomeQuarantined) != 2 {
 			t.Errorf("asked %v, %+v", m.questions, m.Status())
@@ -203,6 +235,117 @@ func TestClaimIsAnswered(t *testing.T) {
 			m.has(addr, route.MAC{})
 			m.found(addr, macB)
 			m.has(addr, macB)
+		}
+	}
+}
+
+// A machine that hands an address over answers once more while the next one announces it already, here or at another site. It is asked again, and nobody is
+// told of a conflict; nor is one where the other site takes its answer back.
+func TestHandedOver(t *testing.T) {
+	for _, addr := range bothFamilies {
+		here := newModel(t, segment())
+		here.alive[answer{here.entry(addr), macA}] = true
+		here.found(addr, macA)
+		here.pass(time.Minute)
+		here.shows(addr, macB, SignClaim)
+		here.answers()
+		delete(here.alive, answer{here.entry(addr), macA})
+		here.has(addr, macA)
+		here.pass(verdict)
+		here.pass(verdict)
+		here.has(addr, macB)
+
+		away := newModel(t, segment())
+		away.alive[answer{away.entry(addr), macA}] = true
+		away.found(addr, macA)
+		away.pass(time.Minute)
+		away.elsewhere(addr, macB, 1)
+		away.answers()
+		delete(away.alive, answer{away.entry(addr), macA})
+		if c := away.claims[hostKey(1, away.entry(addr).addr)]; c.Sequence != 2 {
+			t.Errorf("answered with %+v", c)
+		}
+		away.pass(verdict)
+		away.pass(verdict)
+		away.has(addr, route.MAC{})
+		away.elsewhere(addr, macB, 3)
+		if want := []netip.Addr{away.entry(addr).addr}; !slices.Equal(away.moved, want) || len(here.moved) != 0 {
+			t.Errorf("neighbours hear that %v moved, want %v, and that %v did", away.moved, want, here.moved)
+		}
+
+		models := map[string]*model{"here": here, "away": away}
+		for _, mac := range []route.MAC{macA, macB} { // the group's, or each machine's own
+			taker := newModel(t, segment())
+			taker.alive[answer{taker.entry(addr), mac}] = true
+			taker.elsewhere(addr, macA, 1)
+			taker.found(addr, mac)
+			taker.elsewhere(addr, macA, 3)
+			taker.answers()
+			taker.has(addr, route.MAC{})
+			taker.withdrawn(addr)
+			taker.asked = nil
+			if err := taker.Apply(t.Context(), []route.Decision{{Claim: route.Claim{Key: hostKey(1, taker.entry(addr).addr)}, Gone: true}}); err != nil {
+				t.Fatal(err)
+			}
+			taker.take(taker.attend())
+			if len(taker.asked) != 1 {
+				t.Errorf("asked for %v", taker.asked)
+			}
+			taker.found(addr, mac)
+			taker.has(addr, mac)
+			models["the next one, "+mac.String()] = taker
+		}
+
+		for name, m := range models {
+			m.pass(time.Minute)
+			if doing, _ := m.Doing(hostKey(1, m.entry(addr).addr)); doing != Settled || slices.Contains(m.kinds(), NoticeConflict) || len(m.contests) != 0 {
+				t.Errorf("%s, %s: %q, told %v", addr, name, doing, m.kinds())
+			}
+		}
+	}
+}
+
+// Who announces itself several times in a moment and cannot answer yet is asked once more, and not again by that.
+func TestEager(t *testing.T) {
+	for _, addr := range bothFamilies {
+		m := newModel(t, segment())
+		for range 5 {
+			m.shows(addr, macA, SignClaim)
+		}
+		m.askEager()
+		m.shows(addr, macA, SignClaim)
+		m.askEager()
+		if len(m.asked) != 2 {
+			t.Errorf("asked for %v", m.asked)
+		}
+		m.found(addr, macA)
+		m.shows(addr, macA, SignClaim)
+		m.askEager()
+		if len(m.asked) != 2 || len(m.eager) != 0 {
+			t.Errorf("one that has answered is asked: %v", m.asked)
+		}
+	}
+}
+
+// Who has an address with a virtual router's MAC speaks with its own MAC as well: that is no conflict, unless its own MAC has the address, too.
+func TestVirtualMAC(t *testing.T) {
+	for _, addr := range bothFamilies {
+		for _, both := range []bool{false, true} {
+			m := newModel(t, segment())
+			group := route.MAC{0, 0, 0x5e, 0, 2, 0x50}
+			m.alive[answer{m.entry(addr), group}], m.alive[answer{m.entry(addr), macB}] = true, both
+			m.found(addr, group)
+			m.pass(time.Minute)
+			for range 4 {
+				m.shows(addr, macB, SignClaim)
+				m.answers()
+				m.answers()
+				m.has(addr, group)
+				m.pass(lasting)
+			}
+			if told := slices.Contains(m.kinds(), NoticeConflict); told != both || m.outcome(OutcomeYielded) != 0 {
+				t.Errorf("%s: it answers %t, a conflict is told of %t, %+v", addr, both, told, m.Status())
+			}
 		}
 	}
 }
@@ -288,10 +431,11 @@ func TestSignOfOneThatLeaves(t *testing.T) {
 	m.pass(0)
 	m.has("10.1.0.7", macA)
 
-	// While it need not be asked again, another claim waits, but not if it shows itself.
+	// It is asked again at once, and aloud if it shows itself.
+	m.questions = nil
 	m.elsewhere("10.1.0.7", macA, 3)
-	if len(m.questions) != 0 {
-		t.Error("asked twice in a moment")
+	if want := []answer{{e, macA}}; !slices.Equal(m.questions, want) {
+		t.Errorf("asked %v", m.questions)
 	}
 	m.shows("10.1.0.7", macA, SignClaim)
 	m.answers()

@@ -74,9 +74,15 @@ type Options struct {
 	// addresses it has. Called from Run's goroutine; must not call back.
 	MACs func(segment int, mac route.MAC, present bool)
 
+	// Moved, if set, hears of each host that was here and lives at another site now. Called from Run's goroutine; must not call back.
+	Moved func(segment int, addr netip.Addr)
+
 	// Sequence, if set, is asked at each new sighting: the highest mobility sequence that others announce the host
 	// with, by its address or its MAC, and whether they do so at another site. Called from Run's goroutine.
 	Sequence func(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool)
+
+	// Holder, if set, is the MAC that another site announces a host with, zero where none does or it names none. Called from Run's goroutine.
+	Holder func(key route.Key) route.MAC
 
 	// Addresses, if set, lists the hosts that others announce with a MAC. Called from Run's goroutine.
 	Addresses func(tenant route.TenantID, mac route.MAC) []netip.Addr
@@ -115,6 +121,8 @@ type Source struct {
 	macsTo func(int, route.MAC, bool)
 	others func(route.Key, route.MAC) (uint32, bool, bool)
 	known  func(route.TenantID, route.MAC) []netip.Addr
+	holder func(route.Key) route.MAC
+	moves  func(int, netip.Addr)
 	tell   func(Notice)
 	state  string
 	names  Names
@@ -138,6 +146,9 @@ type Source struct {
 	freezer  *freezer // locks itself
 
 	quarantines map[route.Key]quarantined
+	vacant      map[route.Key]vacancy   // hosts that were here moments ago, and nobody has had since
+	went        []moved                 // of those, which another site has now
+	gaveIn      map[route.Key]time.Time // claims of ours that another site answered: until when the host is looked for here if it goes there
 	doing       map[route.Key]Doing     // what is not settled
 	firsts      map[route.Key]time.Time // first signs of hosts that are not claimed yet
 
@@ -149,6 +160,7 @@ type Source struct {
 	asked      map[entry]int            // to be resolved: attempts left
 	lost       map[entry]int            // removed by the kernel for want of use: attempts left
 	hints      map[entry]hint           // showed themselves and have not answered
+	eager      []entry                  // of them: to be asked once more
 	searches   map[entry]time.Time      // wanted and looked for: until when not again
 	bound      map[station][]netip.Addr // that a station had when it was last here
 	watches    watches
@@ -191,6 +203,18 @@ type station struct {
 	mac     route.MAC
 }
 
+// vacancy is where a host was that nobody has, and until when that counts.
+type vacancy struct {
+	segment int
+	until   time.Time
+}
+
+// moved is a host that was on a segment here and is at another site.
+type moved struct {
+	segment int
+	addr    netip.Addr
+}
+
 // departure is a station that is said to be elsewhere.
 type departure struct {
 	tenant route.TenantID
@@ -224,8 +248,14 @@ func New(o Options) *Source {
 	if o.MACs == nil {
 		o.MACs = func(int, route.MAC, bool) {}
 	}
+	if o.Moved == nil {
+		o.Moved = func(int, netip.Addr) {}
+	}
 	if o.Sequence == nil {
 		o.Sequence = func(route.Key, route.MAC) (uint32, bool, bool) { return 0, false, false }
+	}
+	if o.Holder == nil {
+		o.Holder = func(route.Key) route.MAC { return route.MAC{} }
 	}
 	if o.Addresses == nil {
 		o.Addresses = func(route.TenantID, route.MAC) []netip.Addr { return nil }
@@ -238,7 +268,7 @@ func New(o Options) *Source {
 	}
 	return &Source{
 		log: o.Log, site: o.Site, at: o.Locator, macsTo: o.MACs, others: o.Sequence, buffer: o.ReceiveBuffer, silent: o.Passive, segments: slices.Clone(o.Segments),
-		known: o.Addresses, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
+		known: o.Addresses, holder: o.Holder, moves: o.Moved, tell: o.Tell, state: o.State, names: o.Names, now: time.Now, freezer: newFreezer(), status: Status{Claims: make(map[Outcome]uint64)},
 		departed:   make(map[departure]uint32),
 		adopt:      make(map[entry]uint32),
 		wake:       make(chan struct{}, 1),
@@ -260,7 +290,7 @@ func New(o Options) *Source {
 		young:      make(map[entry]time.Time),
 		defences:   make(map[entry]defence),
 
-		quarantines: make(map[route.Key]quarantined), doing: make(map[route.Key]Doing), firsts: make(map[route.Key]time.Time),
+		quarantines: make(map[route.Key]quarantined), gaveIn: make(map[route.Key]time.Time), vacant: make(map[route.Key]vacancy), doing: make(map[route.Key]Doing), firsts: make(map[route.Key]time.Time),
 		watches: watches{of: make(map[entry]*watch)},
 	}
 }
@@ -347,7 +377,8 @@ func (s *Source) locate(tenant route.TenantID, addr netip.Addr) (entry, error) {
 
 // Apply implements route.Sink: hosts that live elsewhere now are forgotten, with all addresses of their MAC, and hosts
 // that were said to be here (moved by hand) are resolved. A host that another gateway of our site announces is shared:
-// its sequence becomes ours; one that it announces and that is not known here is looked for: it may be behind both. Apply only takes
+// its sequence becomes ours; one that it announces and that is not known here is looked for: it may be behind both. So is one that nobody
+// announces any more and that somebody here claimed in vain. Apply only takes
 // notes; Run acts on them.
 func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 	notes := false
@@ -372,8 +403,22 @@ func (s *Source) Apply(_ context.Context, decisions []route.Decision) error {
 				}
 				s.forget, notes = append(s.forget, gone), true
 			}
+			if v, was := s.vacant[d.Key]; was {
+				delete(s.vacant, d.Key)
+				s.went, notes = append(s.went, moved{v.segment, d.Prefix.Addr()}), true
+			}
 			if d.Sequence > 0 && !d.MAC.IsZero() {
 				s.departed[departure{d.Tenant, d.MAC}], notes = d.Sequence, true
+			}
+		case d.Gone:
+			_, disputed := s.quarantines[d.Key]
+			if _, gaveIn := s.gaveIn[d.Key]; !disputed && !gaveIn {
+				continue
+			}
+			delete(s.quarantines, d.Key) // which protected who has just gone
+			delete(s.gaveIn, d.Key)
+			if e, err := s.locate(d.Tenant, d.Prefix.Addr()); err == nil {
+				s.resolve, notes = append(s.resolve, e), true
 			}
 		case d.Local != nil && d.Local.Link == 0 && d.Host():
 			if e, err := s.locate(d.Tenant, d.Prefix.Addr()); err == nil {
@@ -435,7 +480,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 				probes.Reset(time.Until(at))
 			}
 		}
-		if len(s.contests) > 0 && !pending {
+		if len(s.contests)+len(s.eager) > 0 && !pending {
 			verdicts.Reset(settle)
 			pending = true
 		}
@@ -457,6 +502,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 			err = s.report(ctx, to, s.askPresent())
 		case <-verdicts.C:
 			pending = false
+			s.askEager()
 			err = s.report(ctx, to, s.decide())
 		case g := <-s.signs:
 			err = s.report(ctx, to, s.heed(g))
@@ -465,6 +511,7 @@ func (s *Source) follow(ctx context.Context, k *kernel, events <-chan event, ans
 			s.findTheirs()
 			s.askHints()
 			s.thaw()
+			s.tellConflicts()
 			err = s.report(ctx, to, s.findLost())
 		case <-due:
 			err = s.resync(ctx, k, to)
@@ -486,7 +533,8 @@ func (s *Source) attend() (changes []route.Change) {
 	s.mu.Lock()
 	forget, resolve, departed, adopt, replaced := s.forget, s.resolve, s.departed, s.adopt, s.replaced
 	s.theirs = append(s.theirs, s.shared...)
-	s.forget, s.resolve, s.shared, s.replaced = nil, nil, nil, false
+	went := s.went
+	s.forget, s.resolve, s.shared, s.went, s.replaced = nil, nil, nil, nil, false
 	s.departed, s.adopt = make(map[departure]uint32), make(map[entry]uint32)
 	s.mu.Unlock()
 	forget = append(forget, s.withStation(departed)...) // a station that moved brings all its addresses
@@ -496,6 +544,9 @@ func (s *Source) attend() (changes []route.Change) {
 	}
 	for _, d := range forget {
 		s.answered(d)
+	}
+	for _, m := range went {
+		s.moves(m.segment, m.addr)
 	}
 	for _, e := range resolve {
 		s.asked[e] = patience

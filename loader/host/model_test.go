@@ -25,6 +25,7 @@ type model struct {
 	questions []answer        // put to stations
 	alive     map[answer]bool // stations that answer
 	mute      bool            // nobody can be asked
+	moved     []netip.Addr    // to the other site, as neighbours are told
 
 	seen    map[station]bool // as the data path is told
 	notices []Notice
@@ -53,9 +54,10 @@ func newModel(t tb, seg Segment) *model {
 // start makes a daemon, the first one or the next.
 func (m *model) start(seg Segment, state string) {
 	m.Source = New(Options{
-		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, State: state, Names: m,
-		MACs: func(segment int, mac route.MAC, present bool) { m.seen[station{segment, mac}] = present },
-		Tell: func(n Notice) { m.notices = append(m.notices, n) },
+		Segments: []Segment{seg}, Site: "dc1", Sequence: m.sequence, Holder: func(key route.Key) route.MAC { return m.away[key].MAC }, State: state, Names: m,
+		MACs:  func(segment int, mac route.MAC, present bool) { m.seen[station{segment, mac}] = present },
+		Tell:  func(n Notice) { m.notices = append(m.notices, n) },
+		Moved: func(_ int, addr netip.Addr) { m.moved = append(m.moved, addr) },
 	})
 	m.now = func() time.Time { return m.clock }
 	m.out = m
@@ -101,7 +103,9 @@ func (m *model) ask(_ *port, e entry, holder route.MAC) error {
 
 // answers has the stations that were asked answer, those that have what they were asked for.
 func (m *model) answers() {
-	for _, q := range m.questions {
+	asked := m.questions
+	m.questions = nil
+	for _, q := range asked {
 		list := []answer{q}
 		if q.mac == broadcast {
 			list = slices.SortedFunc(maps.Keys(m.alive), func(a, b answer) int { return slices.Compare(a.mac[:], b.mac[:]) })
@@ -112,7 +116,6 @@ func (m *model) answers() {
 			}
 		}
 	}
-	m.questions = nil
 }
 
 // found is the kernel's news of a neighbour.
@@ -188,6 +191,7 @@ func (m *model) pass(d time.Duration) {
 	}
 	m.Source.thaw()
 	m.take(m.compare(m.decide()))
+	m.tellConflicts()
 }
 
 // has checks who has an address here; zero for nobody.

@@ -87,6 +87,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 	type departed struct {
 		station
 		suspended bool
+		moved     netip.Addr // to another site
 	}
 	var gone []departed
 	come := make(map[entry]told)
@@ -101,7 +102,11 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 			continue
 		}
 		_, suspended := s.suspended[e]
-		gone = append(gone, departed{before.station, suspended})
+		left := departed{station: before.station, suspended: suspended}
+		if !is && before.key != (route.Key{}) {
+			left.moved = s.vacate(before)
+		}
+		gone = append(gone, left)
 		delete(s.suspended, e)
 		delete(s.told, e)
 		delete(s.doing, before.key)
@@ -120,6 +125,7 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		if t.key != (route.Key{}) {
 			s.here[t.key] = e
 			delete(s.doing, t.key)
+			delete(s.vacant, t.key)
 		}
 	}
 	s.mu.Unlock()
@@ -136,8 +142,22 @@ func (s *Source) compare(entries map[entry]struct{}) (changes []route.Change) {
 		} else {
 			s.recount(d.station, -1, 0)
 		}
+		if d.moved.IsValid() {
+			s.moves(d.segment, d.moved)
+		}
 	}
 	return changes
+}
+
+// vacate returns the address of a host that left for another site, invalid where no other site has it: it may yet turn up there. The caller holds mu.
+func (s *Source) vacate(t told) (moved netip.Addr) {
+	if _, elsewhere, _ := s.others(t.key, route.MAC{}); elsewhere {
+		return t.key.Prefix.Addr()
+	}
+	if len(s.vacant) < maxBound {
+		s.vacant[t.key] = vacancy{t.segment, s.now().Add(quarantineTime)}
+	}
+	return netip.Addr{}
 }
 
 // sight gives a sighting its sequence. One that differs from the last in its place only is no move.

@@ -45,6 +45,7 @@ const (
 type hint struct {
 	left  int // ticks to go on asking
 	asked time.Time
+	eager bool // it showed itself again before it could have answered
 }
 
 // Saw says what the data path saw. It returns once Run has taken it, or ctx has ended.
@@ -91,7 +92,9 @@ func (s *Source) again(e entry, g Sign) {
 }
 
 // confirm asks a host that showed itself. What it answers becomes a claim as any other neighbour. With the MAC of one that the kernel
-// has the sign says nothing that is not known; with another, the address is claimed from it.
+// has the sign says nothing that is not known; with another, the address is claimed from it. Who merely sends with an address that is another station's,
+// here or at another site, claims nothing: routers do so, and liars. That station is asked by its gateway again and again (see Probe), and when it is
+// silent the address is nobody's.
 func (s *Source) confirm(g Sign) {
 	e, ok := s.entryOf(g)
 	if !ok || !s.allowed(e, g.MAC) {
@@ -115,10 +118,16 @@ func (s *Source) confirm(g Sign) {
 	case s.inQuarantine(key, g.MAC) && s.elsewhere(sighting{station: station{mac: g.MAC}, key: key}): // without a holder there is nobody to protect
 		s.count(OutcomeQuarantined)
 		return
+	case g.Kind == SignData && s.anothers(key, g.MAC):
+		return
 	}
 	h, waiting := s.hints[e]
 	_, searched := s.searches[e]
 	if waiting && s.now().Sub(h.asked) < answerTime {
+		if !h.eager {
+			h.eager = true
+			s.hints[e], s.eager = h, append(s.eager, e)
+		}
 		return
 	}
 	if !waiting && len(s.hints) >= maxHints {
@@ -126,16 +135,39 @@ func (s *Source) confirm(g Sign) {
 		return
 	}
 	if waiting || searched {
-		// The kernel is asking already, once a second, and this host may have come a moment after it did.
-		if err := s.out.forget(e); err != nil {
-			s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
-		}
+		s.forgetQuestion(e)
 	}
 	delete(s.searches, e)
-	s.hints[e] = hint{hintTicks, s.now()}
+	s.hints[e] = hint{left: hintTicks, asked: s.now()}
 	s.shown(key, g.When)
 	s.mark(key, IsLearning)
 	s.probe(e)
+}
+
+// forgetQuestion ends the question for a host: the kernel asks once a second, and the host may have come a moment after it did.
+func (s *Source) forgetQuestion(e entry) {
+	if err := s.out.forget(e); err != nil {
+		s.log.Warn("ask for a host anew", "addr", e.addr, "err", err)
+	}
+}
+
+// askEager asks those once more that announced themselves several times in a moment and have not answered: a machine announces an IPv6 address that it has
+// just taken, and is asked for it, before it listens to the group of those who are asked.
+func (s *Source) askEager() {
+	list := s.eager
+	s.eager = nil
+	for _, e := range list {
+		if h, waiting := s.hints[e]; waiting && h.eager && s.ports[e.link] != nil {
+			s.forgetQuestion(e)
+			s.probe(e)
+		}
+	}
+}
+
+// anothers reports whether another site announces a host with another MAC than this.
+func (s *Source) anothers(key route.Key, mac route.MAC) bool {
+	holder := s.holder(key)
+	return !holder.IsZero() && holder != mac
 }
 
 // shown notes the first sign of a host that is on its way to be claimed.

@@ -5,7 +5,8 @@
 // forgotten. Each is the source of one small frame now and then, of a kind that no host reads.
 //
 // The other way round a switch believes for as long that a host is where it last spoke. Of one that lives elsewhere now the switch at its old
-// rack may not know that its cable is gone, and drops what neighbours still send to its MAC. One frame from that MAC turns it to the gateway.
+// rack may not know that its cable is gone, and drops what neighbours still send to its MAC. One frame from that MAC turns it to the gateway. An address
+// that moved may leave its MAC behind, as a virtual one does: so neighbours are told that it is the gateway's, one announcement for all of them.
 //
 // It is for one gateway on a LAN, the designated one: two would have the switches move the MAC from one port to the other.
 package lan
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -45,7 +47,7 @@ type Refresher struct {
 
 	mu      sync.Mutex
 	links   []Link
-	left    map[string]map[route.MAC]struct{} // by interface: of stations that have left, to be shown once
+	left    map[string]map[departure]struct{} // by interface: what has left, to be shown once
 	changed chan struct{}
 	leaves  chan struct{}
 	failed  map[string]string // by interface, so that a failure is told once
@@ -53,7 +55,7 @@ type Refresher struct {
 
 // New makes a Refresher without links.
 func New(log *slog.Logger) *Refresher {
-	return &Refresher{log: log, left: map[string]map[route.MAC]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}}
+	return &Refresher{log: log, left: map[string]map[departure]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}}
 }
 
 func (r *Refresher) String() string { return "switch tables" }
@@ -80,14 +82,37 @@ func (r *Refresher) Show() {
 // again is how soon MACs are shown once more that were shown for a reason: whoever had them before may have spoken last.
 const again = time.Second
 
+// departure is a station that is not behind an interface any more; with an address, one that moved and is to be reached by this MAC.
+type departure struct {
+	mac  route.MAC
+	addr netip.Addr
+}
+
+func (d departure) frame() []byte {
+	switch {
+	case d.addr.Is4():
+		return arpAnnouncement(d.mac, d.addr)
+	case d.addr.Is6():
+		return ndAnnouncement(d.mac, d.addr)
+	}
+	return frame(d.mac)
+}
+
 // Left has switches send to the gateway what is for a station that is not behind this interface any more, if it is one of the links: one
 // frame, soon.
-func (r *Refresher) Left(link string, mac route.MAC) {
+func (r *Refresher) Left(link string, mac route.MAC) { r.leave(link, departure{mac: mac}) }
+
+// Moved has neighbours send to the gateway, whose MAC this is, what is for an address that lives at another site now: one announcement, soon.
+func (r *Refresher) Moved(link string, mac route.MAC, addr netip.Addr) {
+	r.leave(link, departure{mac, addr})
+}
+
+func (r *Refresher) leave(link string, d departure) {
 	r.mu.Lock()
 	if r.left[link] == nil {
-		r.left[link] = map[route.MAC]struct{}{}
+		r.left[link] = map[departure]struct{}{}
 	}
-	r.left[link][mac] = struct{}{}
+	r.left[link][d] = struct{}{}
 	r.mu.Unlock()
 	select {
 	case r.leaves <- struct{}{}:
@@ -99,7 +124,7 @@ func (r *Refresher) Left(link string, mac route.MAC) {
 func (r *Refresher) Back(link string, mac route.MAC) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.left[link], mac)
+	delete(r.left[link], departure{mac: mac})
 }
 
 // Run works until ctx ends.
@@ -125,32 +150,33 @@ func (r *Refresher) Run(ctx context.Context) error {
 	}
 }
 
-// burst is how many stations are shown a millisecond: more at once a switch's port would lose.
+// burst is how many departures are shown a millisecond: more at once a switch's port would lose.
 const burst = 100
 
-// showLeft shows the stations that have left, a burst of each link in turn.
+// showLeft shows what has left, a burst of each link in turn.
 func (r *Refresher) showLeft() {
 	for more := true; more; time.Sleep(time.Millisecond) {
 		more = false
 		r.mu.Lock()
-		links := make([]Link, 0, len(r.left))
-		for name, macs := range r.left {
-			l := Link{Interface: name}
-			for mac := range macs {
-				if l.MACs = append(l.MACs, mac); len(l.MACs) > burst {
+		frames := make(map[string][][]byte, len(r.left))
+		for name, list := range r.left {
+			ours := slices.ContainsFunc(r.links, func(l Link) bool { return l.Interface == name })
+			n := 0
+			for d := range list {
+				delete(list, d)
+				if ours {
+					frames[name] = append(frames[name], d.frame())
+				}
+				if n++; n > burst {
 					break
 				}
 			}
-			for _, mac := range l.MACs {
-				delete(macs, mac)
-			}
-			more = more || len(macs) > 0
-			if slices.ContainsFunc(r.links, func(ours Link) bool { return ours.Interface == name }) {
-				links = append(links, l)
-			}
+			more = more || len(list) > 0
 		}
 		r.mu.Unlock()
-		r.showAll(links)
+		for name, list := range frames {
+			r.send(name, list)
+		}
 	}
 }
 
@@ -158,26 +184,30 @@ func (r *Refresher) show() {
 	r.mu.Lock()
 	links := r.links
 	r.mu.Unlock()
-	r.showAll(links)
-}
-
-func (r *Refresher) showAll(links []Link) {
 	for _, l := range links {
-		err := show(l)
-		text := ""
-		if err != nil {
-			text = err.Error()
+		var frames [][]byte
+		for _, mac := range l.MACs {
+			frames = append(frames, frame(mac))
 		}
-		if text != "" && r.failed[l.Interface] != text {
-			r.log.Warn("switches are not told where the gateway is", "interface", l.Interface, "error", err)
-		}
-		r.failed[l.Interface] = text
+		r.send(l.Interface, frames)
 	}
 }
 
-// show opens a socket each time: interfaces come and go.
-func show(l Link) error {
-	nic, err := net.InterfaceByName(l.Interface)
+func (r *Refresher) send(link string, frames [][]byte) {
+	err := send(link, frames)
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && r.failed[link] != text {
+		r.log.Warn("switches are not told where the gateway is", "interface", link, "error", err)
+	}
+	r.failed[link] = text
+}
+
+// send opens a socket each time: interfaces come and go.
+func send(link string, frames [][]byte) error {
+	nic, err := net.InterfaceByName(link)
 	if err != nil {
 		return err
 	}
@@ -186,8 +216,8 @@ func show(l Link) error {
 		return err
 	}
 	defer conn.Close()
-	for _, mac := range l.MACs {
-		_, e := conn.WriteTo(frame(mac), &packet.Addr{HardwareAddr: broadcast[:]})
+	for _, b := range frames {
+		_, e := conn.WriteTo(b, &packet.Addr{HardwareAddr: b[:6]})
 		err = errors.Join(err, e)
 	}
 	return err

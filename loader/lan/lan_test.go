@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,34 @@ func TestSwitchLearns(t *testing.T) {
 	r.Left("absent0", mac)
 	r.Left("lan0", mac)
 	l.Until(5*time.Second, "the switch sends to the gateway what is for the host that left", learned(mac))
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A neighbour that knows an address of each family by a host's MAC sends to the gateway once it is told that they moved.
+func TestNeighbourLearns(t *testing.T) {
+	l := lab.New(t)
+	gw, host := l.Namespace("gw"), l.Namespace("host")
+	l.Cable(lab.End{In: gw, Name: "lan0"}, lab.End{In: host, Name: "eth0"}, 1500, 1)
+	host.Addresses("eth0", "10.1.0.7/24", "2001:db8:1::7/64")
+	shared := route.MAC{2, 0, 0x5e, 0x10, 0, 1}
+	r := New(slog.New(slog.DiscardHandler))
+	r.Set([]Link{{Interface: "lan0", MACs: []route.MAC{shared}}})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- gw.Do(func() error { return r.Run(ctx) }) }()
+	for _, moved := range []string{"10.1.0.8", "2001:db8:1::8"} {
+		host.IP("neigh add " + moved + " lladdr 02:00:00:00:01:08 dev eth0 nud stale")
+		r.Moved("lan0", shared, netip.MustParseAddr(moved))
+		l.Until(5*time.Second, "the host sends to the gateway what is for "+moved, func() error {
+			if out := host.Run("ip", "neigh", "show", moved, "dev", "eth0"); !strings.Contains(out, "lladdr "+shared.String()) {
+				return fmt.Errorf("it has %q", out)
+			}
+			return nil
+		})
+	}
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)

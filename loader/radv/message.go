@@ -3,6 +3,7 @@ package radv
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"golang.org/x/net/bpf"
 
@@ -24,7 +25,6 @@ const (
 	optionPrefix = 3
 	optionMTU    = 5
 
-	lifetime          = 1800 // seconds; of the router: 3 * maxInterval
 	validLifetime     = 30 * 24 * 3600
 	preferredLifetime = 7 * 24 * 3600
 	hostHopLimit      = 64
@@ -87,7 +87,7 @@ func parseSolicitation(b []byte) (s solicitation, ok bool) {
 // advertisement is the frame that names the router of a link to one host, or to all.
 func advertisement(l Link, mtu int, mac route.MAC, to netip.Addr) []byte {
 	icmp := []byte{typeAdvertise, 0, 0, 0, hostHopLimit, 0}
-	icmp = binary.BigEndian.AppendUint16(icmp, lifetime)
+	icmp = binary.BigEndian.AppendUint16(icmp, uint16(l.Lifetime/time.Second))
 	icmp = append(icmp, make([]byte, 8)...) // reachable and retransmission time: the host's own
 	icmp = append(append(icmp, optionSource, 1), l.MAC[:]...)
 	icmp = binary.BigEndian.AppendUint32(append(icmp, optionMTU, 1, 0, 0), uint32(mtu))

@@ -3,7 +3,8 @@
 //
 // What is advertised is the gateway that all sites share: its link-local address, its MAC, the segment's prefixes. The tricky part is
 // what is not done: no farewell is sent when the daemon ends, because forwarding goes on without it; hosts keep their router for
-// half an hour, and the next process is there long before that. Neighbour solicitations for the router's address are the data
+// its lifetime, half an hour by default, and the next process is there long before that. Nor is a host that moved told anything: the router
+// that it knows is the one of its new site, which goes on saying so. Neighbour solicitations for the router's address are the data
 // path's, which answers them with R = 1.
 package radv
 
@@ -30,12 +31,19 @@ type Link struct {
 	Router    netip.Addr     // link-local, shared by all sites
 	MAC       route.MAC      // of the router
 	Prefixes  []netip.Prefix // IPv6
+	Lifetime  time.Duration  // of the router, in whole seconds: 12 s to 9,000 s
 }
 
-// RFC 4861, section 10, and the defaults of section 6.2.1.
+// intervals are the least and the longest time between two advertisements to all: a host may miss two of them (RFC 4861, section 6.2.1).
+func (l Link) intervals() (least, most time.Duration) {
+	most = min(l.Lifetime/3, maxInterval)
+	return max(most/3, minInterval), most
+}
+
+// RFC 4861, section 10, and the bounds of section 6.2.1.
 const (
-	maxInterval     = 600 * time.Second
-	minInterval     = maxInterval / 3
+	maxInterval     = 1800 * time.Second
+	minInterval     = 3 * time.Second
 	initialInterval = 16 * time.Second
 	initialCount    = 3
 	minDelay        = 3 * time.Second // between advertisements to all
@@ -138,7 +146,8 @@ func serve(ctx context.Context, l Link) error {
 			}
 			sent++
 			last = time.Now()
-			wait := minInterval + rand.N(maxInterval-minInterval)
+			least, most := l.intervals()
+			wait := least + rand.N(most-least)
 			if sent <= initialCount {
 				wait = min(wait, initialInterval)
 			}

@@ -22,6 +22,7 @@ func link() Link {
 	return Link{
 		Interface: "lan0", Router: netip.MustParseAddr("fe80::1"), MAC: route.MAC{2, 0, 0x5e, 0x10, 0, 1},
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64"), netip.MustParsePrefix("2001:db8:2::/80")},
+		Lifetime: 30 * time.Minute,
 	}
 }
 
@@ -88,6 +89,20 @@ func TestAdvertisement(t *testing.T) {
 	for i, flags := range []byte{onLink | autonomous, onLink} {
 		if o := ra.Options[2+i]; o.Type != layers.ICMPv6OptPrefixInfo || o.Data[1] != flags {
 			t.Errorf("option %v, want flags %x", o, flags)
+		}
+	}
+}
+
+// A host that misses two advertisements keeps its router, and the intervals stay within what RFC 4861, section 6.2.1 allows.
+func TestIntervals(t *testing.T) {
+	for _, test := range []struct{ lifetime, least, most time.Duration }{
+		{12 * time.Second, 3 * time.Second, 4 * time.Second},
+		{30 * time.Minute, 200 * time.Second, 600 * time.Second},
+		{9000 * time.Second, 600 * time.Second, 1800 * time.Second},
+	} {
+		least, most := Link{Lifetime: test.lifetime}.intervals()
+		if least != test.least || most != test.most {
+			t.Errorf("lifetime %v: every %v to %v, want %v to %v", test.lifetime, least, most, test.least, test.most)
 		}
 	}
 }

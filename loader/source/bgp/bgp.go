@@ -155,15 +155,19 @@ func (s *Source) Withhold(all bool) {
 	s.poke()
 }
 
+func (s *Source) ownSite() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.config == nil {
+		return ""
+	}
+	return s.config.Site
+}
+
 // Sequence returns the highest mobility sequence that a host is announced with elsewhere, by its address or by its
 // MAC, and whether the one that announces it is at another site. Not ok: nobody announces either.
 func (s *Source) Sequence(key route.Key, mac route.MAC) (sequence uint32, elsewhere, ok bool) {
-	s.mu.Lock()
-	own := ""
-	if s.config != nil {
-		own = s.config.Site
-	}
-	s.mu.Unlock()
+	own := s.ownSite()
 	s.tableMu.RLock()
 	defer s.tableMu.RUnlock()
 	if s.table == nil {
@@ -178,6 +182,21 @@ func (s *Source) Sequence(key route.Key, mac route.MAC) (sequence uint32, elsewh
 		sequence, ok = p.sequence, true
 	}
 	return sequence, elsewhere, ok
+}
+
+// Holder is the MAC that another site announces a host with, zero where none does or it names none. Safe for concurrent use.
+func (s *Source) Holder(key route.Key) route.MAC {
+	own := s.ownSite()
+	s.tableMu.RLock()
+	defer s.tableMu.RUnlock()
+	if s.table == nil {
+		return route.MAC{}
+	}
+	p := s.table.best(keyOf(key))
+	if p == nil || s.table.origins[p.origin].site == own {
+		return route.MAC{}
+	}
+	return p.mac
 }
 
 // Addresses lists the hosts that are announced with a MAC, each once, as many as a station may well have. Safe for concurrent use.
