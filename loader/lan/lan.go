@@ -49,11 +49,13 @@ type Refresher struct {
 	changed chan struct{}
 	leaves  chan struct{}
 	failed  map[string]string // by interface, so that a failure is told once
+
+	conns map[string]*packet.Conn // by interface, of Run's goroutine
 }
 
 // New makes a Refresher without links.
 func New(log *slog.Logger) *Refresher {
-	return &Refresher{log: log, left: map[string]map[route.MAC]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}}
+	return &Refresher{log: log, left: map[string]map[route.MAC]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}, conns: map[string]*packet.Conn{}}
 }
 
 func (r *Refresher) String() string { return "switch tables" }
@@ -108,6 +110,7 @@ func (r *Refresher) Run(ctx context.Context) error {
 	defer tick.Stop()
 	soon := time.NewTimer(again)
 	defer soon.Stop()
+	defer r.hangUp()
 	r.show()
 	for {
 		select {
@@ -154,7 +157,9 @@ func (r *Refresher) showLeft() {
 	}
 }
 
+// show opens every socket anew: interfaces come, go and get other names.
 func (r *Refresher) show() {
+	r.hangUp()
 	r.mu.Lock()
 	links := r.links
 	r.mu.Unlock()
@@ -163,7 +168,7 @@ func (r *Refresher) show() {
 
 func (r *Refresher) showAll(links []Link) {
 	for _, l := range links {
-		err := show(l)
+		err := r.showOn(l)
 		text := ""
 		if err != nil {
 			text = err.Error()
@@ -175,22 +180,41 @@ func (r *Refresher) showAll(links []Link) {
 	}
 }
 
-// show opens a socket each time: interfaces come and go.
-func show(l Link) error {
+// showOn keeps the socket for the next stations: to open one takes longer than all else about a frame, and to close it longer still.
+func (r *Refresher) showOn(l Link) error {
+	if r.conns[l.Interface] != nil && r.send(l) == nil {
+		return nil
+	}
 	nic, err := net.InterfaceByName(l.Interface)
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(nic, packet.Raw, 0, nil) // protocol 0 hears nothing
-	if err != nil {
+	if r.conns[l.Interface], err = packet.Listen(nic, packet.Raw, 0, nil); err != nil { // protocol 0 hears nothing
+		delete(r.conns, l.Interface)
 		return err
 	}
-	defer conn.Close()
+	return r.send(l)
+}
+
+// send shows the MACs of a link by its socket, which it gives up when that fails: the interface went down, or is another by now.
+func (r *Refresher) send(l Link) (err error) {
+	conn := r.conns[l.Interface]
 	for _, mac := range l.MACs {
 		_, e := conn.WriteTo(frame(mac), &packet.Addr{HardwareAddr: broadcast[:]})
 		err = errors.Join(err, e)
 	}
+	if err != nil {
+		delete(r.conns, l.Interface)
+		err = errors.Join(err, conn.Close())
+	}
 	return err
+}
+
+func (r *Refresher) hangUp() {
+	for _, conn := range r.conns {
+		conn.Close()
+	}
+	clear(r.conns)
 }
 
 var broadcast = route.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"runtime"
 	"slices"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -34,6 +35,10 @@ func (sp *speaker) flush(ctx context.Context) error {
 		if _, err := sp.server.AddPath(apiutil.AddPathRequest{Paths: part}); err != nil {
 			sp.log.Error("announce", "error", err)
 		}
+	}
+	if len(del) > 0 {
+		// A host that left can be withdrawn a little later: its new site outranks us already, and who turns the switches here heard of it with us.
+		runtime.Gosched()
 	}
 	for part := range slices.Chunk(del, batch) {
 		if err := sp.server.DeletePath(apiutil.DeletePathRequest{Paths: part}); err != nil {
