@@ -9,8 +9,10 @@ import (
 // What an earlier run measured stays beside what this one does, in both families, and never gets mixed with it.
 func TestMovesWith(t *testing.T) {
 	before := &movesResult{Crowd: &crowdSide{Hosts: 3}, Sides: []*moveSide{{What: "Roam", Rows: []*moveRow{
-		{Kind: "announced", Family: "IPv4", Outages: []float64{9}}, {Kind: "announced", Family: "IPv6", Outages: []float64{9}},
-		{Kind: "RARP", Family: "IPv4", Outages: []float64{8}, Lost: []int{4}}, {Kind: "RARP", Family: "IPv6", Outages: []float64{8}, Lost: []int{4}},
+		{Kind: "announced", Family: "IPv4", Outages: []float64{9}},
+		{Kind: "announced", Family: "IPv6", Outages: []float64{9}},
+		{Kind: "RARP", Family: "IPv4", Outages: []float64{8}, Lost: []int{4}},
+		{Kind: "RARP", Family: "IPv6", Outages: []float64{8}, Lost: []int{4}},
 	}}}}
 	now := &movesResult{Sides: []*moveSide{{What: "Roam"}}}
 	announced := now.Sides[0].row(&moveKind{name: "announced"}, "IPv4")
