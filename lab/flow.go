@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +35,7 @@ type Flow struct {
 
 	mu      sync.Mutex
 	tally   Tally
+	left    []time.Time   // when each packet did
 	arrived chan struct{} // one token while there is news
 }
 
@@ -101,6 +103,14 @@ func (f *Flow) String() string { return f.name }
 
 // Sent is how many packets have left so far. Safe from any goroutine.
 func (f *Flow) Sent() int { return int(f.sent.Load()) }
+
+// SentBefore is how many packets had left by then. Safe from any goroutine.
+func (f *Flow) SentBefore(t time.Time) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, _ := slices.BinarySearchFunc(f.left, t, time.Time.Compare)
+	return n
+}
 
 // Received is how many distinct packets have arrived so far. Safe from any goroutine.
 func (f *Flow) Received() int {
@@ -210,6 +220,9 @@ func (f *Flow) transmit(ctx context.Context, rate, size int) {
 		}
 		next = next.Add(interval)
 		binary.BigEndian.PutUint64(packet[4:], seq)
+		f.mu.Lock()
+		f.left = append(f.left, time.Now())
+		f.mu.Unlock()
 		// An ICMP error that an earlier packet met is reported on a later one: the later one has not left.
 		_, err := f.send.Write(packet)
 		for retry := 0; transient(err) && retry < 3; retry++ {

@@ -81,18 +81,17 @@ func (p *proofs) end(key route.Key) (proof, bool) {
 }
 
 // prove begins to collect what is known of a move. It runs in the RIB's goroutine, before the sinks hear of it.
-func (d *daemon) prove(t *rib.Turn, took time.Duration) {
+func (d *daemon) prove(t *rib.Turn) {
 	if !t.Awaited {
 		return
 	}
-	now := time.Now()
-	is := &proof{known: now, to: d.place(t.After), here: t.After.Local != nil}
-	if took > 0 {
-		is.detected = now.Add(-took)
+	is := &proof{known: t.When, to: d.place(t.After), here: t.After.Local != nil}
+	if t.Detection > 0 {
+		is.detected = t.When.Add(-t.Detection)
 	}
 	if t.Before.Local != nil && !is.here {
 		is.last = d.lastHeard(t.After.Key)
-		if gone := now.Add(-t.Outage); t.Outage > 0 && gone.After(is.last) {
+		if gone := t.When.Add(-t.Outage); t.Outage > 0 && gone.After(is.last) {
 			is.last = gone
 		}
 	}

@@ -142,7 +142,7 @@ func newDaemon(path string, cfg *config.Config, log *slog.Logger) (_ *daemon, er
 			return nil, err
 		}
 	}
-	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Turned: d.turned, Locator: cfg.Underlay.Locators[0].Public, Site: cfg.Site})
+	d.rib = rib.New(rib.Options{Log: log, Hold: d.hold, Turning: d.turning, Turned: d.turned, Locator: cfg.Underlay.Locators[0].Public, Site: cfg.Site})
 	d.rib.AddSink(d.gateway)
 	d.makeSources(cfg)
 	d.radv = radv.New(log)

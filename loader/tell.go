@@ -11,34 +11,40 @@ import (
 	"roam/loader/route"
 )
 
-// turned notes what the RIB says of a host that has another home or another source. It runs in the RIB's goroutine.
+// turning notes what will not be known any more when the tables are written. It runs in the RIB's goroutine.
+func (d *daemon) turning(t *rib.Turn) {
+	d.comes(t)
+	// The kernel's neighbours are the only source that sees hosts itself; the others are told where they are.
+	if t.Moved && t.Cause == d.hosts.Name() && t.After.Local != nil {
+		t.Detection = d.reports[t.Cause].running(t.When)
+		if first, seen := d.hosts.FirstSign(t.After.Key); seen {
+			t.Detection = max(t.Detection, t.When.Sub(first))
+		}
+	}
+	d.prove(t)
+}
+
+// turned tells what the RIB says of a host that has another home or another source. It runs in the RIB's goroutine, when the tables are written.
 func (d *daemon) turned(t rib.Turn) {
-	d.comes(&t)
-	kind, took := event.Claim, time.Duration(0)
+	kind := event.Claim
 	if t.Moved {
 		kind = event.Move
 		d.timings.MoveOutage(t.Outage)
-		// The kernel's neighbours are the only source that sees hosts itself; the others are told where they are.
-		if t.Cause == d.hosts.Name() && t.After.Local != nil {
-			took = d.reports[t.Cause].running()
-			if first, seen := d.hosts.FirstSign(t.After.Key); seen {
-				took = max(took, time.Since(first))
-			}
-			d.timings.MoveDetected(took)
+		if t.Detection > 0 {
+			d.timings.MoveDetected(t.Detection)
 		}
-		d.prove(&t, took)
 	}
 	d.events.Note(kind, func() event.Event {
 		host := t.After.Prefix.Addr().String()
-		e := event.Event{Subject: host, Tenant: names{d}.TenantName(t.After.Tenant), Why: t.Why()}
+		e := event.Event{Subject: host, Tenant: names{d}.TenantName(t.After.Tenant), Why: t.Why(), Time: t.When}
 		if !t.Moved {
 			e.What = fmt.Sprintf("%s has the word about %s now, before it was %s", t.After.Source, host, t.Before.Source)
 			return e
 		}
 		e.What = fmt.Sprintf("%s moved from %s to %s", host, d.place(t.Before), d.place(t.After))
-		if took > 0 {
-			e.What += fmt.Sprintf(", %v after it first showed itself", took.Round(10*time.Microsecond))
-			e.DetectionSeconds = took.Seconds()
+		if t.Detection > 0 {
+			e.What += fmt.Sprintf(", %v after it first showed itself", t.Detection.Round(10*time.Microsecond))
+			e.DetectionSeconds = t.Detection.Seconds()
 		}
 		if t.Outage >= time.Millisecond {
 			e.What += fmt.Sprintf("; for %v no way to it was known", t.Outage.Round(time.Millisecond))
@@ -113,5 +119,7 @@ func (t *timedReporter) Report(ctx context.Context, changes []route.Change) erro
 	return err
 }
 
-// running is how long the report under way has taken so far.
-func (t *timedReporter) running() time.Duration { return time.Since(time.Unix(0, t.begun.Load())) }
+// running is how long the report under way had taken by then.
+func (t *timedReporter) running(then time.Time) time.Duration {
+	return then.Sub(time.Unix(0, t.begun.Load()))
+}

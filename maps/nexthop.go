@@ -56,6 +56,7 @@ type NexthopTable struct {
 	entries  map[uint32]*entry
 	whole    map[uint32][]Set        // members of sets by priority, whether they have a rewrite now or not; each bucket holds a reference
 	records  map[adjacencyKey]uint32 // resolved adjacencies: the record that all ids of a (tenant, variant) share
+	leads    map[adjacencyKey]int    // ids in use that lead to an adjacency, resolved or not: few, where the hosts here have an id each
 	doubted  map[uint16]bool         // variants that sets avoid
 	freeID   allocator
 	freeLoc  allocator
@@ -79,7 +80,7 @@ const firstAdjacency = 8
 // The caller scans its tables and calls Hold for each value it finds, then Sweep.
 func OpenNexthops(o *Objects) (*NexthopTable, error) {
 	n := &NexthopTable{
-		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, whole: map[uint32][]Set{}, records: map[adjacencyKey]uint32{},
+		ids: map[Target]uint32{}, entries: map[uint32]*entry{}, whole: map[uint32][]Set{}, records: map[adjacencyKey]uint32{}, leads: map[adjacencyKey]int{},
 		freeID:  newAllocator(IDFirst, uint32(Nexthops)),
 		freeLoc: newAllocator(0, uint32(Nexthops)),
 		freeSet: newAllocator(0, uint32(Sets)),
@@ -169,7 +170,15 @@ func (n *NexthopTable) adopt() {
 func (n *NexthopTable) know(id uint32, t Target) {
 	n.entries[id] = &entry{target: t}
 	if _, twice := n.ids[t]; !twice {
-		n.ids[t] = id
+		n.enter(t, id)
+	}
+}
+
+// enter makes a target found by its id.
+func (n *NexthopTable) enter(t Target, id uint32) {
+	n.ids[t] = id
+	if t.Kind == KindAdjacency {
+		n.leads[adjacencyKey{t.Tenant, t.Variant}]++
 	}
 }
 
@@ -202,7 +211,7 @@ func (n *NexthopTable) Acquire(t Target) (uint32, error) {
 		return 0, err
 	}
 	n.words.store(id, word(nh))
-	n.ids[t] = id
+	n.enter(t, id)
 	n.entries[id] = &entry{target: t, refs: 1}
 	return id, nil
 }
@@ -375,8 +384,13 @@ func (n *NexthopTable) Sweep() {
 
 func (n *NexthopTable) forget(id uint32, e *entry) {
 	delete(n.entries, id)
-	if n.ids[e.target] == id {
-		delete(n.ids, e.target)
+	if t := e.target; n.ids[t] == id {
+		delete(n.ids, t)
+		if key := (adjacencyKey{t.Tenant, t.Variant}); t.Kind == KindAdjacency {
+			if n.leads[key]--; n.leads[key] == 0 {
+				delete(n.leads, key)
+			}
+		}
 	}
 	n.released = append(n.released, id)
 	if whole, ok := n.whole[id]; ok {
@@ -522,16 +536,13 @@ func (n *NexthopTable) Reclaimable() bool {
 // Variants lists the adjacencies in use, so that the underlay tracker knows what to resolve.
 func (n *NexthopTable) Variants() []Target {
 	var out []Target
-	for t := range n.ids {
-		if t.Kind == KindAdjacency {
-			t.Flags = 0
-			out = append(out, t)
-		}
+	for key := range n.leads {
+		out = append(out, Target{Kind: KindAdjacency, Tenant: key.tenant, Variant: key.variant})
 	}
 	slices.SortFunc(out, func(a, b Target) int {
 		return int(a.Tenant)<<16 + int(a.Variant) - int(b.Tenant)<<16 - int(b.Variant)
 	})
-	return slices.Compact(out)
+	return out
 }
 
 // WireAddress is an address as the tables hold it: 16 bytes in wire order, IPv4 as ::ffff:a.b.c.d.

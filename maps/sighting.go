@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // SightKind is by what sign a host showed itself, or was missed: enum sight_kind of bpf/abi.h.
@@ -56,21 +58,50 @@ type Sighting struct {
 
 // Sightings reads the ring that the data path fills. While nobody reads, the ring keeps the oldest and counts the others as lost. One
 // reader at a time.
-type Sightings struct{ ring *ringbuf.Reader }
+//
+// The ring's reader would wait in a system call, and whatever it had woken would wait with it: the runtime takes a processor from a thread in
+// a system call when it comes to it, which in a process with little to do is after 10 ms. So the runtime's own poller waits, on a copy of the descriptor.
+type Sightings struct {
+	ring *ringbuf.Reader
+	file *os.File
+	news syscall.RawConn // of file
+}
 
 // OpenSightings reads the ring of o.
 func OpenSightings(o *Objects) (*Sightings, error) {
-	r, err := ringbuf.NewReader(o.Sightings)
+	s, err := openSightings(o.Sightings)
 	if err != nil {
 		return nil, fmt.Errorf("read the ring of sightings: %w", err)
 	}
-	return &Sightings{r}, nil
+	return s, nil
+}
+
+func openSightings(m *ebpf.Map) (*Sightings, error) {
+	fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy the descriptor: %w", err)
+	}
+	_ = unix.SetNonblock(fd, true) // tells the runtime that it may poll; fails for no descriptor that is open
+	s := &Sightings{file: os.NewFile(uintptr(fd), "sightings")}
+	if s.news, err = s.file.SyscallConn(); err == nil {
+		s.ring, err = ringbuf.NewReader(m)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.file.Close())
+	}
+	s.ring.SetDeadline(time.Unix(1, 0)) // it is past: what is not there yet is not waited for
+	return s, nil
 }
 
 // Read waits for the next sighting; os.ErrClosed after Close.
 func (s *Sightings) Read() (Sighting, error) {
-	record, err := s.ring.Read()
-	if errors.Is(err, ringbuf.ErrClosed) {
+	var record ringbuf.Record
+	var err error
+	closed := s.news.Read(func(uintptr) (done bool) {
+		record, err = s.ring.Read()
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	})
+	if closed != nil || errors.Is(err, ringbuf.ErrClosed) {
 		return Sighting{}, os.ErrClosed
 	}
 	if err != nil {
@@ -80,7 +111,7 @@ func (s *Sightings) Read() (Sighting, error) {
 }
 
 // Close ends a Read that waits. Safe from any goroutine.
-func (s *Sightings) Close() error { return s.ring.Close() }
+func (s *Sightings) Close() error { return errors.Join(s.file.Close(), s.ring.Close()) }
 
 func decodeSighting(raw []byte) (Sighting, error) {
 	var in datapathSighting

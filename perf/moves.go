@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,9 @@ import (
 // A host's outage is counted from the moment that the switch's netlink call, which plugs it in, has returned: before that it has no cable, and no
 // gateway could help. It ends with the first packet that arrives of those sent after the last one lost. The figure of a move is
 // the worse of the two senders'. A stream between two hosts that do not move says how long the machine itself stopped.
+//
+// Until the host's first frame reaches the LAN of its new site nobody can know of it: that is the host's own pause, and what is lost in it the
+// host's own loss. What a gateway answers for is what is lost of the packets that were sent after that frame (see gate).
 
 const (
 	moveRate = 1000 // packets a second of each probing stream
@@ -78,6 +82,9 @@ type moveRow struct {
 	Outages []float64 `json:"outages_ms"`
 	Never   int       `json:"never"`     // outages that were not over after moveLimit
 	Lost    []int     `json:"lost"`      // packets of both streams that were sent after the host was plugged in
+	Shown   []float64 `json:"shown_ms"`  // from there to the first frame that the host sent: its own pause
+	Beyond  []float64 `json:"beyond_ms"` // from that frame to the end of the outage, 0 where nothing that was sent after it is lost
+	Late    []int     `json:"late"`      // packets lost of those that were sent after it
 	Paused  []float64 `json:"paused_ms"` // longest gap of a stream between hosts that stayed
 	Figure  Figure    `json:"ms"`
 	Commit  string    `json:"commit"`
@@ -152,11 +159,8 @@ func runMoves(moves, few, crowd int, kinds, out string) error {
 	return nil
 }
 
-// write writes what there is, with what an earlier run measured and this one did not.
+// write writes what there is, with what an earlier run measured and this one did not, or has yet to.
 func (r *movesResult) write(out string) error {
-	if err := r.keep(out); err != nil {
-		return err
-	}
 	for _, side := range r.Sides {
 		for _, row := range side.Rows {
 			if row.Commit == "" {
@@ -165,37 +169,46 @@ func (r *movesResult) write(out string) error {
 			row.Figure = summarize(row.Outages)
 		}
 	}
-	return writeResult(out, r.Machine, "moves", r, r.markdown())
-}
-
-// keep takes over what an earlier run measured and this one did not.
-func (r *movesResult) keep(out string) error {
 	raw, err := os.ReadFile(filepath.Join(out, r.Machine.name(), "moves.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var before movesResult
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err == nil:
 		err = json.Unmarshal(raw, &before)
 	}
 	if err != nil {
 		return fmt.Errorf("read the result of an earlier run: %w", err)
 	}
-	if r.Crowd == nil {
-		r.Crowd = before.Crowd
+	whole := r.with(&before)
+	return writeResult(out, r.Machine, "moves", whole, whole.markdown())
+}
+
+// with adds what only an earlier run measured. The rows of this one may still grow, and stay apart.
+func (r *movesResult) with(before *movesResult) *movesResult {
+	whole := *r
+	if whole.Crowd == nil {
+		whole.Crowd = before.Crowd
 	}
 	if len(r.Sides) == 0 {
-		r.Sides = before.Sides
-		return nil
+		whole.Sides = before.Sides
+		return &whole
 	}
-	for i, side := range before.Sides {
-		for _, row := range side.Rows {
-			if !slices.ContainsFunc(r.Sides[i].Rows, func(new *moveRow) bool { return new.Kind == row.Kind }) {
-				r.Sides[i].Rows = append(r.Sides[i].Rows, row)
+	var sides []*moveSide
+	for i, side := range r.Sides {
+		both := *side
+		both.Rows = slices.Clone(side.Rows)
+		if i < len(before.Sides) {
+			for _, row := range before.Sides[i].Rows {
+				if !slices.ContainsFunc(side.Rows, func(new *moveRow) bool { return new.Kind == row.Kind }) {
+					both.Rows = append(both.Rows, row)
+				}
 			}
 		}
+		sides = append(sides, &both)
 	}
-	return nil
+	whole.Sides = sides
+	return &whole
 }
 
 // roamSide has a Roam gateway at each site, with different MACs, each of which knows the other's for one that stood where hosts come from.
@@ -292,13 +305,17 @@ func (m *moveSide) move(kind *moveKind) error {
 			petrify(h, h11, h12, h21)
 		}
 	}
-	before := make([]int, len(flows))
 	m.at = 1 - m.at
+	mac, err := net.ParseMAC(h11.MAC)
+	if err != nil {
+		return err
+	}
+	gate, err := openGate(s.Switch, fmt.Sprintf("rack%d-up", m.at+1), mac)
+	if err != nil {
+		return err
+	}
 	s.Replug(h11, m.at)
 	plugged := time.Now()
-	for i, f := range flows {
-		before[i] = f.Sent()
-	}
 	if kind.show != nil {
 		kind.show(h11)
 	}
@@ -320,24 +337,29 @@ func (m *moveSide) move(kind *moveKind) error {
 		m.ready(h11)
 	}
 	results := stopAll(all)
+	shown, ok := gate.first()
+	if !ok {
+		return errors.New("the host has not shown itself")
+	}
 	for i, family := range []string{"IPv4", "IPv6"} {
 		r := m.row(kind, family)
-		worst, lost := time.Duration(0), 0
-		for k, f := range flows[2*i : 2*i+2] {
-			result := results[f]
-			if at := f.Restored(); !at.IsZero() {
+		worst, beyond := time.Duration(0), time.Duration(0)
+		lost, late := 0, 0
+		for _, f := range flows[2*i : 2*i+2] {
+			missing, at := results[f].Missing, f.Restored()
+			if !at.IsZero() {
 				worst = max(worst, at.Sub(plugged))
 			}
-			for _, seq := range result.Missing {
-				if seq >= before[2*i+k] {
-					lost++
-				}
+			lost += countFrom(missing, f.SentBefore(plugged))
+			if n := countFrom(missing, f.SentBefore(shown)); n > 0 {
+				late, beyond = late+n, max(beyond, at.Sub(shown))
 			}
 		}
 		if never {
-			worst, r.Never = time.Since(plugged), r.Never+1
+			worst, beyond, r.Never = time.Since(plugged), time.Since(shown), r.Never+1
 		}
 		r.Outages, r.Lost = append(r.Outages, 1e3*worst.Seconds()), append(r.Lost, lost)
+		r.Shown, r.Beyond, r.Late = append(r.Shown, 1e3*shown.Sub(plugged).Seconds()), append(r.Beyond, 1e3*beyond.Seconds()), append(r.Late, late)
 	}
 	if len(m.row(kind, "IPv4").Outages) == 1 {
 		progress("%s, %s: first outages %.1f and %.1f ms", m.What, kind.name, m.row(kind, "IPv4").Outages[0], m.row(kind, "IPv6").Outages[0])
@@ -360,6 +382,12 @@ func (m *moveSide) move(kind *moveKind) error {
 		}
 	}
 	return nil
+}
+
+// countFrom is how many of the numbers, which ascend, are not below first.
+func countFrom(numbers []int, first int) int {
+	i, _ := slices.BinarySearch(numbers, first)
+	return len(numbers) - i
 }
 
 // stopAll ends streams at once: each waits for what it has lost.
@@ -403,31 +431,67 @@ func soften(h *lab.Host, of ...*lab.Host) {
 	}
 }
 
+func floats(numbers []int) []float64 {
+	out := make([]float64, len(numbers))
+	for i, n := range numbers {
+		out[i] = float64(n)
+	}
+	return out
+}
+
+const notMeasured = "not measured" // by the run that made this row
+
+func median(ms []float64) string {
+	if len(ms) == 0 {
+		return notMeasured
+	}
+	return fmt.Sprintf("%.2f", summarize(ms).Median)
+}
+
+func spread(ms []float64) string {
+	if len(ms) == 0 {
+		return notMeasured + " | "
+	}
+	f := summarize(ms)
+	return fmt.Sprintf("%.1f | %.1f to %.1f", f.Median, f.P10, f.P90)
+}
+
+// losses says how many packets a move lost in the middle and at worst, and how many moves lost none.
+func losses(late []int) string {
+	if len(late) == 0 {
+		return notMeasured
+	}
+	none := 0
+	for _, n := range late {
+		if n == 0 {
+			none++
+		}
+	}
+	return fmt.Sprintf("%.0f, at most %d; none in %d of %d", summarize(floats(late)).Median, slices.Max(late), none, len(late))
+}
+
 func (r *movesResult) markdown() string {
 	var b strings.Builder
 	m := r.Machine
 	fmt.Fprintf(&b, "# Moves\n\n%s, %d CPUs; Linux %s; %s. Medians of n moves to and fro, the same move in one network and then in the other.\n\n", m.CPU, m.CPUs, m.Kernel, r.Date)
 	b.WriteString("| outage, ms | | goal |")
 	for _, s := range r.Sides {
-		fmt.Fprintf(&b, " %s | p10 to p90 | n | packets lost | machine paused |", s.What)
+		fmt.Fprintf(&b, " %s | p10 to p90 | n | packets lost | host's own pause | beyond it | p10 to p90 | packets lost beyond it | machine paused |", s.What)
 	}
-	b.WriteString("\n|---|---|---" + strings.Repeat("|---|---|---|---|---", len(r.Sides)) + "|\n")
+	b.WriteString("\n|---|---|---" + strings.Repeat("|---|---|---|---|---|---|---|---|---", len(r.Sides)) + "|\n")
 	for _, kind := range moveKinds {
 		for _, family := range []string{"IPv4", "IPv6"} {
 			cells := ""
 			for _, s := range r.Sides {
 				for _, row := range s.Rows {
 					if row.Kind == kind.name && row.Family == family {
-						lost := make([]float64, len(row.Lost))
-						for i, n := range row.Lost {
-							lost[i] = float64(n)
-						}
 						more := ""
 						if row.Never > 0 {
 							more = "over "
 						}
-						cells += " " + more + fmt.Sprintf("%.1f | %.1f to %.1f | %d | %.0f | %.1f |", row.Figure.Median, row.Figure.P10, row.Figure.P90, len(row.Outages),
-							summarize(lost).Median, summarize(row.Paused).Median)
+						cells += " " + more + fmt.Sprintf("%.1f | %.1f to %.1f | %d | %.0f | %s | %s | %s | %.1f |",
+							row.Figure.Median, row.Figure.P10, row.Figure.P90, len(row.Outages), summarize(floats(row.Lost)).Median,
+							median(row.Shown), spread(row.Beyond), losses(row.Late), summarize(row.Paused).Median)
 					}
 				}
 			}
@@ -437,7 +501,8 @@ func (r *movesResult) markdown() string {
 		}
 	}
 	b.WriteString("\nAn outage begins when the host is plugged in at the new site, and ends with the first packet of those sent after the last one lost; of two senders, one at " +
-		"each site, the worse. Packets lost are those of both senders together. *Machine paused*: the longest gap of a stream between hosts that stay.\n")
+		"each site, the worse. Packets lost are those of both senders together. *The host's own pause* ends with its first frame on the new site's LAN; *beyond it* is the " +
+		"outage from then on, and counts only what was sent after that frame. *Machine paused*: the longest gap of a stream between hosts that stay.\n")
 	if r.Crowd != nil {
 		b.WriteString(r.Crowd.markdown())
 	}

@@ -36,7 +36,8 @@ type Gateway struct {
 	silent   map[netip.Addr]string // locators that do not answer, and why
 	places   atomic.Pointer[places]
 	tracer   tracer
-	ways     atomic.Pointer[map[netip.Addr]*Way] // immutable: made anew by each refresh
+	ways     atomic.Pointer[map[netip.Addr]*Way]                                                          // immutable: made anew by each refresh
+	resolver func(own []netip.Addr, ports map[int]underlayPort, locators []netip.Addr) (*resolver, error) // newResolver, but in tests
 
 	duty   sync.Mutex        // of who answers on a segment: guards what follows, and the segments' entries
 	duties map[string]uint16 // indices of segments; never changed once it is here
@@ -54,6 +55,7 @@ func NewGateway(plane *Plane, log *slog.Logger) (*Gateway, error) {
 	g := &Gateway{
 		log: log, plane: plane, table: t, underlay: newUnderlay(log), paths: newPathMTUs(),
 		stations: newStations(plane.Objects().Macs), foreign: plane.Adopted(), work: make(chan struct{}, 1),
+		resolver: newResolver,
 	}
 	g.places.Store(&places{})
 	g.tracer.gateway = g
@@ -88,7 +90,10 @@ func (g *Gateway) Apply(_ context.Context, decisions []route.Decision) error {
 			}
 		}
 	}
-	g.underlay.kick()
+	if g.table.unresolved {
+		g.table.unresolved = false
+		g.underlay.kick()
+	}
 	g.later()
 	return errors.Join(failed...)
 }
@@ -147,28 +152,28 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, <-tidied)
 }
 
-// tidy reclaims what deletions freed and settles displaced hosts. A short rest between rounds lets many changes share one
-// grace period.
+// tidy reclaims what deletions freed and settles displaced hosts. A short rest before each round lets many changes share one
+// grace period, and the host whose move left the work behind be done with: who waits for the kernel keeps a processor from others for a while.
 func (g *Gateway) tidy(ctx context.Context) error {
-	rest := time.NewTicker(50 * time.Millisecond)
-	defer rest.Stop()
+	const rest = 50 * time.Millisecond
 	for {
+		var what string
+		var do func() error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-g.plane.Hosts().Work():
-			if err := g.plane.Hosts().Settle(); err != nil {
-				g.log.Warn("settle the host table", "error", err)
-			}
+			what, do = "settle the host table", g.plane.Hosts().Settle
 		case <-g.work:
-			if err := g.reclaim(); err != nil {
-				g.log.Warn("reclaim next hops", "error", err)
-			}
+			what, do = "reclaim next hops", g.reclaim
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-rest.C:
+		case <-time.After(rest):
+		}
+		if err := do(); err != nil {
+			g.log.Warn(what, "error", err)
 		}
 	}
 }
@@ -184,17 +189,28 @@ func (g *Gateway) reclaim() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.table.free(resting)
+	g.underlay.kick() // some locator may be out of use
 	g.later()
 	return nil
 }
 
 // refresh works out the way to every locator in use, and asks for neighbours that are missing or, to confirm, for all.
 func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
+	missing, waiting, err := g.follow(confirm)
+	for _, h := range missing {
+		err = errors.Join(err, ask(h.link, h.nextHop))
+	}
+	return waiting, err
+}
+
+// follow brings tunnels in line with what the kernel says of the underlay, and lists the neighbours that are to be asked for.
+func (g *Gateway) follow(confirm bool) (missing []hop, waiting bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	r, err := newResolver(g.spec.Own, g.placed.underlay)
-	if err != nil {
-		return true, err
+	number := g.placed.number
+	r, err := g.survey()
+	if err != nil || number != g.placed.number { // who placed the ports anew has asked for another look
+		return nil, true, err
 	}
 	seen := map[netip.Addr]bool{}
 	hops := map[netip.Addr]hop{}
@@ -203,12 +219,18 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 		a := g.table.locators.Key(variant).Address
 		if !seen[a] {
 			seen[a] = true
-			h, e := r.resolve(a)
+			w, asked := r.ways[a]
+			if !asked {
+				g.underlay.kick()
+				why[a] = errUnasked
+				return a
+			}
+			h := w.hop
 			h.whole, h.MTU = h.MTU, g.paths.limit(a, h.MTU)
-			hops[a], why[a] = h, e
+			hops[a], why[a] = h, w.why
 			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
 			if !g.plane.Shadow() && (errors.Is(why[a], errUnresolved) || confirm && why[a] == nil) {
-				err = errors.Join(err, ask(hops[a].link, hops[a].nextHop))
+				missing = append(missing, h)
 			}
 			waiting = waiting || why[a] != nil
 		}
@@ -219,6 +241,9 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 	}
 	for _, target := range g.table.nexthops.Variants() {
 		a := look(target.Variant)
+		if why[a] == errUnasked {
+			continue
+		}
 		if why[a] != nil {
 			g.table.nexthops.Unresolve(target.Tenant, target.Variant)
 			continue
@@ -231,7 +256,23 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 	g.noteMTUs(hops, why)
 	g.noteWays(hops, why)
 	g.later()
-	return waiting, errors.Join(err, g.followMTU())
+	return missing, waiting, errors.Join(err, g.followMTU())
+}
+
+// survey asks the kernel for the way to every locator in use. The caller holds the lock, which is let go meanwhile: the kernel answers
+// when it has done what others asked of it, and a host that moves must not wait for that.
+func (g *Gateway) survey() (*resolver, error) {
+	own, ports := g.spec.Own, g.placed.underlay
+	var locators []netip.Addr
+	for variant := range g.table.known {
+		locators = append(locators, g.table.locators.Key(variant).Address)
+	}
+	for _, target := range g.table.nexthops.Variants() {
+		locators = append(locators, g.table.locators.Key(target.Variant).Address)
+	}
+	g.mu.Unlock()
+	defer g.mu.Lock()
+	return g.resolver(own, ports, locators)
 }
 
 // noteMTUs tells the data path what fits on every way to an address, by which it clamps the TCP connections that arrive from there.

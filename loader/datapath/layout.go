@@ -16,6 +16,7 @@ import (
 
 // layout is where the parts of a Spec lie in the tables.
 type layout struct {
+	number   int                  // of layouts so far
 	segments map[string]uint16    // by name, to index
 	slots    map[PortRef]uint16   // of ports whose interface is there
 	missing  map[PortRef]error    // the others
@@ -102,9 +103,11 @@ func hostKey(space uint16, a netip.Addr) entryKey {
 // place puts segments and ports into their tables, in the order that no packet meets a half of it: segments, then ports,
 // then the program at the port; and the other way round for what goes.
 func (g *Gateway) place() error {
+	underlay := map[int]underlayPort{}
+	defer g.underlay.ports.Store(&underlay)
 	g.placed = layout{
-		segments: g.placeSegments(), slots: map[PortRef]uint16{}, missing: map[PortRef]error{},
-		underlay: map[int]underlayPort{},
+		number: g.placed.number + 1, segments: g.placeSegments(), slots: map[PortRef]uint16{}, missing: map[PortRef]error{},
+		underlay: underlay,
 	}
 	wanted := g.wantedPorts()
 	if err := g.detachUnwanted(wanted); err != nil {

@@ -33,6 +33,8 @@ type table struct {
 	subnets  map[entryKey]uint32 // of segments; their spaces are SpaceSubnets and a tenant's
 	egress   egress
 	stale    map[entryKey]struct{}
+
+	unresolved bool // a route leads to where the underlay tracker has not looked yet
 }
 
 // entryKey is a route as the tables know it.
@@ -256,7 +258,9 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 		if err != nil {
 			return 0, err
 		}
-		return t.nexthops.Acquire(maps.Target{Kind: maps.KindAdjacency, Flags: flags, Tenant: space, Variant: variant})
+		id, err := t.nexthops.Acquire(maps.Target{Kind: maps.KindAdjacency, Flags: flags, Tenant: space, Variant: variant})
+		t.unresolved = t.unresolved || t.nexthops.Kind(id) == maps.KindUnresolved
+		return id, err
 	}
 	members := ""
 	for _, locators := range levels {
@@ -266,7 +270,10 @@ func (t *table) nexthop(space uint16, d route.Decision) (uint32, error) {
 		}
 		members += m
 	}
-	return t.nexthops.Acquire(maps.Target{Kind: maps.KindSet, Flags: flags, Tenant: space, Members: members})
+	before := t.nexthops.Len()
+	id, err := t.nexthops.Acquire(maps.Target{Kind: maps.KindSet, Flags: flags, Tenant: space, Members: members})
+	t.unresolved = t.unresolved || t.nexthops.Len() != before // its members may be new, too
+	return id, err
 }
 
 // local is a delivery where the host's MAC, or that of the router in front of it, and port are known; else the kernel resolves it, or

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,6 +26,7 @@ import (
 type underlay struct {
 	log   *slog.Logger
 	dirty chan struct{}
+	ports atomic.Pointer[map[int]underlayPort] // whose neighbours count; immutable
 
 	mu     sync.Mutex
 	states map[netip.Addr]LocatorState
@@ -126,16 +128,20 @@ func (u *underlay) subscribe(done chan struct{}, lost chan<- error) error {
 		once.Do(func() { close(end) })
 		return fmt.Errorf("follow the underlay: %w", err)
 	}
-	go drain(routes, u.kick)
-	go drain(neighbours, u.kick)
-	go drain(links, u.kick)
+	go drain(routes, func(netlink.RouteUpdate) { u.kick() })
+	go drain(neighbours, func(n netlink.NeighUpdate) {
+		if ports := u.ports.Load(); ports == nil || (*ports)[n.LinkIndex].name != "" { // hosts come and go
+			u.kick()
+		}
+	})
+	go drain(links, func(netlink.LinkUpdate) { u.kick() })
 	u.kick()
 	return nil
 }
 
-func drain[T any](events <-chan T, kick func()) {
-	for range events {
-		kick()
+func drain[T any](events <-chan T, act func(T)) {
+	for e := range events {
+		act(e)
 	}
 }
 
@@ -147,11 +153,18 @@ type underlayPort struct {
 	mtu  int
 }
 
-// resolver answers, for one refresh, how each locator is reached.
+// resolver knows, for one refresh, how each locator is reached.
 type resolver struct {
 	own        []netip.Addr
 	ports      map[int]underlayPort // by interface index
 	neighbours map[neighbourKey]netlink.Neigh
+	ways       map[netip.Addr]way
+}
+
+// way is how a locator is reached, or why it is not.
+type way struct {
+	hop
+	why error
 }
 
 type neighbourKey struct {
@@ -159,8 +172,8 @@ type neighbourKey struct {
 	addr netip.Addr
 }
 
-func newResolver(own []netip.Addr, ports map[int]underlayPort) (*resolver, error) {
-	r := &resolver{own: own, ports: ports, neighbours: map[neighbourKey]netlink.Neigh{}}
+func newResolver(own []netip.Addr, ports map[int]underlayPort, locators []netip.Addr) (*resolver, error) {
+	r := &resolver{own: own, ports: ports, neighbours: map[neighbourKey]netlink.Neigh{}, ways: map[netip.Addr]way{}}
 	for link := range ports {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			list, err := netlink.NeighList(link, family)
@@ -172,6 +185,12 @@ func newResolver(own []netip.Addr, ports map[int]underlayPort) (*resolver, error
 					r.neighbours[neighbourKey{link, a.Unmap()}] = n
 				}
 			}
+		}
+	}
+	for _, a := range locators {
+		if _, twice := r.ways[a]; !twice {
+			h, err := r.resolve(a)
+			r.ways[a] = way{h, err}
 		}
 	}
 	return r, nil
@@ -190,7 +209,10 @@ type hop struct {
 const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE |
 	netlink.NUD_PERMANENT | netlink.NUD_NOARP
 
-var errUnresolved = errors.New("its next hop does not answer")
+var (
+	errUnresolved = errors.New("its next hop does not answer")
+	errUnasked    = errors.New("it has come into use this moment")
+)
 
 // resolve finds the way to a locator. With errUnresolved the hop names whom to ask; other errors are for the operator.
 func (r *resolver) resolve(remote netip.Addr) (hop, error) {

@@ -123,7 +123,7 @@ func New(log *slog.Logger) *Log {
 	return l
 }
 
-// Add notes an event; its number and time are given to it.
+// Add notes an event; its number is given to it, and its time if it has none.
 func (l *Log) Add(e Event) { l.Note(e.Kind, func() Event { return e }) }
 
 // Note is Add for what may happen a million times at once: the event is composed only if it is kept. compose must not
@@ -169,7 +169,9 @@ func (l *Log) settle(now time.Time) {
 
 func (l *Log) put(e Event, now time.Time) {
 	l.last++
-	e.Number, e.Time = l.last, now
+	if e.Number = l.last; e.Time.IsZero() {
+		e.Time = now
+	}
 	l.ring[e.Number%Size] = e
 	close(l.changed)
 	l.changed = make(chan struct{})

@@ -199,6 +199,7 @@ func (s *Source) yield(d leave) {
 	}
 	s.leaving[d.entry] = struct{}{}
 	s.mark(s.told[d.entry].key, IsLeaving)
+	s.suspend(d.entry) // the kernel takes its time to say that it is gone
 	if err := s.out.forget(d.entry); err != nil {
 		delete(s.leaving, d.entry)
 		s.resume(d.entry)

@@ -51,11 +51,16 @@ type Refresher struct {
 	changed chan struct{}
 	leaves  chan struct{}
 	failed  map[string]string // by interface, so that a failure is told once
+
+	conns map[string]*packet.Conn // by interface, of Run's goroutine
 }
 
 // New makes a Refresher without links.
 func New(log *slog.Logger) *Refresher {
-	return &Refresher{log: log, left: map[string]map[departure]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1), failed: map[string]string{}}
+	return &Refresher{
+		log: log, left: map[string]map[departure]struct{}{}, changed: make(chan struct{}, 1), leaves: make(chan struct{}, 1),
+		failed: map[string]string{}, conns: map[string]*packet.Conn{},
+	}
 }
 
 func (r *Refresher) String() string { return "switch tables" }
@@ -133,6 +138,7 @@ func (r *Refresher) Run(ctx context.Context) error {
 	defer tick.Stop()
 	soon := time.NewTimer(again)
 	defer soon.Stop()
+	defer r.hangUp()
 	r.show()
 	for {
 		select {
@@ -180,7 +186,9 @@ func (r *Refresher) showLeft() {
 	}
 }
 
+// show opens every socket anew: interfaces come, go and get other names.
 func (r *Refresher) show() {
+	r.hangUp()
 	r.mu.Lock()
 	links := r.links
 	r.mu.Unlock()
@@ -193,8 +201,9 @@ func (r *Refresher) show() {
 	}
 }
 
+// send sends frames, or says why it cannot, once for each reason.
 func (r *Refresher) send(link string, frames [][]byte) {
-	err := send(link, frames)
+	err := r.sendOn(link, frames)
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -205,22 +214,41 @@ func (r *Refresher) send(link string, frames [][]byte) {
 	r.failed[link] = text
 }
 
-// send opens a socket each time: interfaces come and go.
-func send(link string, frames [][]byte) error {
+// sendOn keeps the socket for the next stations: to open one takes longer than all else about a frame, and to close it longer still.
+func (r *Refresher) sendOn(link string, frames [][]byte) error {
+	if r.conns[link] != nil && r.write(link, frames) == nil {
+		return nil
+	}
 	nic, err := net.InterfaceByName(link)
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(nic, packet.Raw, 0, nil) // protocol 0 hears nothing
-	if err != nil {
+	if r.conns[link], err = packet.Listen(nic, packet.Raw, 0, nil); err != nil { // protocol 0 hears nothing
+		delete(r.conns, link)
 		return err
 	}
-	defer conn.Close()
+	return r.write(link, frames)
+}
+
+// write sends frames by a link's socket, which it gives up when that fails: the interface went down, or is another by now.
+func (r *Refresher) write(link string, frames [][]byte) (err error) {
+	conn := r.conns[link]
 	for _, b := range frames {
 		_, e := conn.WriteTo(b, &packet.Addr{HardwareAddr: b[:6]})
 		err = errors.Join(err, e)
 	}
+	if err != nil {
+		delete(r.conns, link)
+		err = errors.Join(err, conn.Close())
+	}
 	return err
+}
+
+func (r *Refresher) hangUp() {
+	for _, conn := range r.conns {
+		conn.Close()
+	}
+	clear(r.conns)
 }
 
 var broadcast = route.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

@@ -41,8 +41,9 @@ func TestSwitchLearns(t *testing.T) {
 	r.Set([]Link{{Interface: "lan0", MACs: []route.MAC{shared, foreign}}})
 	l.Until(5*time.Second, "the switch knows the foreign gateway", learned(foreign))
 
-	// A host behind another port has left.
+	// A host behind another port has left, and is mute: what it says of itself when its cable is plugged in would turn the switch again.
 	host := l.Namespace("host")
+	host.Sysctl("net.ipv6.conf.default.disable_ipv6", "1")
 	mac := route.MAC{2, 0, 0, 0, 1, 0x11}
 	l.Cable(lab.End{In: host, Name: "eth0", MAC: mac.String()}, lab.End{In: sw, Name: "port2", Bridge: "lan"}, 1500, 1)
 	sw.Run("bridge", "fdb", "replace", mac.String(), "dev", "port2", "master", "dynamic")

@@ -49,9 +49,11 @@ type Options struct {
 	// called from the RIB's goroutine, once per move. Zero or less means not at all. Default: DefaultHold for every host.
 	Hold func(route.Key) time.Duration
 
-	// Turned hears of every host that got another home or whose word passed to another source; called from the RIB's
-	// goroutine, must be quick and must not call back. Nil hears nothing.
-	Turned func(Turn)
+	// Turning hears of every host that gets another home or whose word passes to another source, before the sinks do. Turned hears of it
+	// when they have been told and the report has been answered. Both are called from the RIB's goroutine, must be quick and must not call
+	// back. Nil hears nothing.
+	Turning func(*Turn)
+	Turned  func(Turn)
 
 	// Locator is our own tunnel end: it stands for claims that say "here" where the lowest locator decides.
 	Locator netip.Addr
@@ -69,7 +71,8 @@ type RIB struct {
 	log         *slog.Logger
 	clock       Clock
 	holdTime    func(route.Key) time.Duration
-	onTurn      func(Turn)
+	turning     func(*Turn)
+	turned      func(Turn)
 	locator     netip.Addr
 	site        string
 	syncTimeout time.Duration
@@ -92,6 +95,7 @@ type RIB struct {
 	counts    counts
 	touched   []touch
 	decisions []route.Decision
+	turns     []Turn
 }
 
 // New returns a RIB that knows nothing.
@@ -109,7 +113,7 @@ func New(o Options) *RIB {
 		o.SyncTimeout = DefaultSyncTimeout
 	}
 	return &RIB{
-		log: o.Log, clock: o.Clock, holdTime: o.Hold, onTurn: o.Turned, locator: o.Locator, site: o.Site, syncTimeout: o.SyncTimeout,
+		log: o.Log, clock: o.Clock, holdTime: o.Hold, turning: o.Turning, turned: o.Turned, locator: o.Locator, site: o.Site, syncTimeout: o.SyncTimeout,
 		commands:  make(chan func()),
 		started:   make(chan struct{}),
 		stopped:   make(chan struct{}),
@@ -153,6 +157,7 @@ func (r *RIB) Run(ctx context.Context) error {
 			return nil
 		case command := <-r.commands:
 			command()
+			r.tell()
 		case <-timer:
 			armed = time.Time{}
 			r.tick(r.clock.Now())
@@ -270,7 +275,7 @@ func (r *RIB) settle(cause *source) {
 			turn, news := r.turn(rec, t.before, after, cause)
 			r.hold(rec, t.before, after, turn.Moved, cause.synced)
 			if news {
-				r.tell(turn, rec, after)
+				r.note(turn, rec, after)
 			}
 			r.decide(rec.key, after)
 		}

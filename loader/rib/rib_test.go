@@ -189,6 +189,9 @@ func (b *bench) report(to route.Reporter, changes ...route.Change) {
 	}
 }
 
+// told waits until what came of the reports has been told.
+func (b *bench) told() { _ = b.do(b.ctx, func() {}) }
+
 // sync makes a full report.
 func (b *bench) sync(to route.Reporter, changes ...route.Change) {
 	b.Helper()

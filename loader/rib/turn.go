@@ -1,6 +1,7 @@
 package rib
 
 import (
+	"runtime"
 	"slices"
 	"time"
 
@@ -11,12 +12,14 @@ import (
 type Turn struct {
 	Before, After route.Decision
 	Moved         bool
+	When          time.Time
+	Detection     time.Duration // from the host's first sign, for Options.Turning to fill in
 	// Outage is how long this gateway knew no way to a host that moved: zero where one home replaced another in one
 	// step. Its resolution is the RIB's clock's.
 	Outage  time.Duration
 	Awaited bool          // the data path tells of the first packet that goes to its new home
 	Cause   string        // the source whose report did it
-	Why     func() string // what the winner won by; to be called during the callback only
+	Why     func() string // what the winner won by; to be called during a callback only
 }
 
 // A gap is the time in which a host is on its way: withdrawn at one place and not yet claimed at another, or said to be
@@ -43,7 +46,7 @@ func (r *RIB) turn(rec *record, before, after answer, cause *source) (t Turn, ne
 		r.openGap(rec.key, r.decision(rec.key, before))
 		return t, false
 	}
-	t.Cause = cause.name
+	t.Cause, t.When = cause.name, r.clock.Now()
 	switch {
 	case !to:
 		return t, false
@@ -58,7 +61,7 @@ func (r *RIB) turn(rec *record, before, after answer, cause *source) (t Turn, ne
 			return t, false
 		}
 		delete(r.gaps, rec.key)
-		t.Before, t.Outage = g.before, r.clock.Now().Sub(g.since)
+		t.Before, t.Outage = g.before, t.When.Sub(g.since)
 		if t.Moved = t.Outage < longGap && !r.samePlace(g.before, r.decision(rec.key, after)); !t.Moved {
 			return t, false
 		}
@@ -69,15 +72,31 @@ func (r *RIB) turn(rec *record, before, after answer, cause *source) (t Turn, ne
 	return t, true
 }
 
-// tell gives a turn to Options.Turned, once the RIB has acted on it.
-func (r *RIB) tell(t Turn, rec *record, after answer) {
-	if r.onTurn == nil {
+// tell gives turns to Options.Turned, once the sinks have what came of them, and after whoever waits for a word of the RIB: a host that moves does
+// not wait for a line in a log.
+func (r *RIB) tell() {
+	if len(r.turns) == 0 {
 		return
 	}
+	runtime.Gosched()
+	for _, t := range r.turns {
+		r.turned(t)
+	}
+	clear(r.turns)
+	r.turns = r.turns[:0]
+}
+
+// note says that a turn is about to happen, and has it told afterwards.
+func (r *RIB) note(t Turn, rec *record, after answer) {
 	t.After = r.decision(rec.key, after)
 	t.Awaited = t.Moved && t.After.Awaited
-	t.Why = func() string { return r.entry(rec, r.clock.Now(), nil).Why() }
-	r.onTurn(t)
+	t.Why = func() string { return r.entry(rec, t.When, nil).Why() }
+	if r.turning != nil {
+		r.turning(&t)
+	}
+	if r.turned != nil {
+		r.turns = append(r.turns, t)
+	}
 }
 
 // reachable tells whether packets for a host have somewhere to go.

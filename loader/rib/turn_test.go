@@ -1,6 +1,7 @@
 package rib
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -80,6 +81,7 @@ func TestTurned(t *testing.T) {
 			for _, do := range test.steps {
 				do(b, api, host)
 			}
+			b.told()
 			if !slices.Equal(got, test.want) {
 				t.Errorf("got  %q\nwant %q", got, test.want)
 			}
@@ -95,6 +97,34 @@ func TestTurned(t *testing.T) {
 				t.Errorf("%d gaps left open", len(b.gaps))
 			}
 		})
+	}
+}
+
+// note is a sink that writes down when it is called.
+type note func(string)
+
+func (n note) Name() string { return "note" }
+
+func (n note) Apply(context.Context, []route.Decision) error {
+	n("sink")
+	return nil
+}
+
+// Who has to know of a turn beforehand hears of it before the sinks, and who only tells of it does not keep them waiting.
+func TestTurnsAroundSinks(t *testing.T) {
+	var got []string
+	write := func(what string) { got = append(got, what) }
+	b := newBench(t, Options{Site: "dc1", Turning: func(*Turn) { write("turning") }, Turned: func(Turn) { write("turned") }})
+	b.AddSink(note(write))
+	api, host := b.Reporter("api", 40), b.Reporter("host", 10)
+	b.start()
+	b.sync(api, via(addr7, "192.0.2.2"))
+	b.sync(host)
+	got = nil
+	b.report(api, via(addr7, "192.0.2.3"))
+	b.told()
+	if want := []string{"turning", "sink", "turned"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"time"
 
@@ -43,6 +44,10 @@ func (sp *speaker) flush(ctx context.Context) error {
 	}
 	for key := range is {
 		sp.leaves(key, begun)
+	}
+	if len(del) > 0 {
+		// A host that left can be withdrawn a little later: its new site outranks us already, and who turns the switches here heard of it with us.
+		runtime.Gosched()
 	}
 	for part := range slices.Chunk(del, batch) {
 		if err := sp.server.DeletePath(apiutil.DeletePathRequest{Paths: part}); err != nil {
