@@ -32,6 +32,7 @@ type happening struct {
 	Trials  int     `json:"trials"`
 	Sent    int     `json:"sent"`
 	Lost    int     `json:"lost"`    // outside of stalls
+	Refused int     `json:"refused"` // by the data path's own counters: packets that ended otherwise than forwarded
 	Stalled int     `json:"stalled"` // trials that lost packets in stalls
 	Stalls  stalls  `json:"stalls"`
 }
@@ -135,15 +136,28 @@ func (z *zeroLoss) measure(p plan, hosts int, events ...happens) (rows []*zeroLo
 		progress("zero loss: %s, %s hosts, at %.2f Mpps", event.what, size(hosts), offered.rate/1e6)
 		row := &zeroLossRow{What: event.what, Hosts: hosts}
 		for range event.times {
+			before := z.g.Counters()
 			h, err := while(z, offered, event.do)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", event.what, err)
 			}
+			h.Refused = refused(z.g.Counters().Since(before))
 			row.Times = append(row.Times, h)
 		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// refused are packets that did not end as forwarded ones. They are lost wherever the witness finds them: a forwarder that drops everything for
+// a moment looks like one that has stalled.
+func refused(moved lab.Counters) (packets int) {
+	for reason, n := range moved {
+		if !strings.HasPrefix(reason, "fwd_") {
+			packets += int(n)
+		}
+	}
+	return packets
 }
 
 // besideGenerator keeps a daemon on the first CPU: who forwards at nine tenths of what a core can has none of it left for a daemon, and a
@@ -283,9 +297,9 @@ func (r *Result) writeZeroLoss(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "At %.0f%% of the loss-free rate, while this happens to the daemon. Daemon and generator share one core, forwarder and receiver the other. "+
-		"*Lost* counts while the forwarder's core runs; what is lost in stalls is beside it, and how often there are stalls: of an event that costs nothing, as often as when nothing happens.\n\n"+
-		"| what happens | hosts | times, taking | packets, at Mpps | lost | stalls a second | the longest | trials with a loss in stalls | lost in them, of a million |\n"+
-		"|---|---|---|---|---|---|---|---|---|\n", 100*zeroLossPart)
+		"*Refused* is what the data path itself has counted otherwise than as forwarded. *Lost* counts while the forwarder's core runs; what is lost in stalls is beside it, and how often there are stalls: of an event that costs nothing, as often as when nothing happens.\n\n"+
+		"| what happens | hosts | times, taking | packets, at Mpps | refused | lost | stalls a second | the longest | trials with a loss in stalls | lost in them, of a million |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|\n", 100*zeroLossPart)
 	for _, z := range r.ZeroLoss {
 		var took []float64
 		var all happening
@@ -294,8 +308,8 @@ func (r *Result) writeZeroLoss(b *strings.Builder) {
 			all.sum(h)
 		}
 		sent, sending := float64(max(all.Sent, 1)), max(all.Sending, 1e-9)
-		fmt.Fprintf(b, "| %s | %s | %d, %.2f s | %d, %.2f | **%d** | %.0f | %.1f ms | %d of %d | %.0f |\n", z.What, size(z.Hosts), len(took), summarize(took).Median,
-			all.Sent, sent/sending/1e6, all.Lost, float64(all.Stalls.Times)/sending, all.Stalls.Longest.Seconds()*1e3,
+		fmt.Fprintf(b, "| %s | %s | %d, %.2f s | %d, %.2f | **%d** | **%d** | %.0f | %.1f ms | %d of %d | %.0f |\n", z.What, size(z.Hosts), len(took), summarize(took).Median,
+			all.Sent, sent/sending/1e6, all.Refused, all.Lost, float64(all.Stalls.Times)/sending, all.Stalls.Longest.Seconds()*1e3,
 			all.Stalled, all.Trials, float64(all.Stalls.Lost)/sent*1e6)
 	}
 	b.WriteString("\n")
@@ -306,6 +320,7 @@ func (h *happening) sum(more happening) {
 	h.Trials += more.Trials
 	h.Sent += more.Sent
 	h.Lost += more.Lost
+	h.Refused += more.Refused
 	h.Stalled += more.Stalled
 	h.Stalls.add(more.Stalls)
 }

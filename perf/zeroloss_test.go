@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"roam/lab"
 )
 
 // While something happens, packets are offered until it is over; what is lost in stalls is apart.
@@ -30,6 +32,12 @@ func TestWhile(t *testing.T) {
 	}
 }
 
+func TestRefused(t *testing.T) {
+	if n := refused(lab.Counters{"fwd_encap": 1000, "drop_unresolved": 3, "pass_kernel": 4}); n != 7 {
+		t.Errorf("%d packets refused", n)
+	}
+}
+
 func TestSystemTables(t *testing.T) {
 	r := measured()
 	r.Parts = map[string]*Part{"system": {Rounds: 3, TrialMS: 100}}
@@ -44,7 +52,7 @@ func TestSystemTables(t *testing.T) {
 	}
 	r.System = []*systemRow{none, row}
 	r.ZeroLoss = []*zeroLossRow{{What: "an upgrade", Hosts: 1024, Times: []happening{
-		{Seconds: 1, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 1, Stalled: 2, Stalls: stalls{10, 2e6, 5000, 50}},
+		{Seconds: 1, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 1, Refused: 7, Stalled: 2, Stalls: stalls{10, 2e6, 5000, 50}},
 		{Seconds: 3, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 2, Stalls: stalls{10, 1e6, 5000, 50}},
 	}}}
 	text := r.markdown()
@@ -54,7 +62,7 @@ func TestSystemTables(t *testing.T) {
 		"| 3, trials of 100 ms |",
 		"of 30 trials 3 were repeated",
 		"| Roam | 64 bytes | 1 | 50% | 1.0 | 2.0 | 3.0 | 2000.0 |",
-		"| an upgrade | 1 Ki | 2, 2.00 s | 1000000, 1.00 | **3** | 20 | 2.0 ms | 2 of 10 | 100 |",
+		"| an upgrade | 1 Ki | 2, 2.00 s | 1000000, 1.00 | **7** | **3** | 20 | 2.0 ms | 2 of 10 | 100 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
