@@ -81,9 +81,9 @@ func startTestpmd(driver string) func(*course, int) error {
 	}
 }
 
-// hire starts a process that forwards. Others have to wait for it as they do for a forwarder in the kernel.
+// hire starts a process that forwards. Others have to wait for it as they do for a forwarder in the kernel: see realtime.
 func (c *course) hire(args ...string) *lab.Process {
-	p := c.gw.Start("nice", append([]string{"-n", strconv.Itoa(first)}, args...)...)
+	p := c.gw.Start("chrt", append([]string{"--fifo", "1"}, args...)...)
 	c.crew = append(c.crew, p)
 	return p
 }
