@@ -54,17 +54,17 @@ func pin(pid, cpu int) error {
 
 // stepAside keeps this process off the last CPU, which is the forwarder's, until back is called.
 func stepAside() (back func() error, err error) {
-	if err := eachThread(func(tid int) error { return allow(tid, max(lastCPU(), 1)) }); err != nil {
+	if err := eachThread("self", func(tid int) error { return allow(tid, max(lastCPU(), 1)) }); err != nil {
 		return nil, err
 	}
-	return func() error { return eachThread(release) }, nil
+	return func() error { return eachThread("self", release) }, nil
 }
 
-// eachThread calls fn with every thread of this process; those that come later inherit from one of them.
-func eachThread(fn func(tid int) error) error {
-	threads, err := os.ReadDir("/proc/self/task")
+// eachThread calls fn with every thread of a process; those that come later inherit from one of them.
+func eachThread(process string, fn func(tid int) error) error {
+	threads, err := os.ReadDir(filepath.Join("/proc", process, "task"))
 	if err != nil {
-		return fmt.Errorf("list the threads of this process: %w", err)
+		return fmt.Errorf("list the threads of process %s: %w", process, err)
 	}
 	for _, t := range threads {
 		tid, err := strconv.Atoi(t.Name())

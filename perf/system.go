@@ -148,6 +148,9 @@ func (c *contestant) works(p plan) error {
 	if err := c.start(c.course, p.live); err != nil {
 		return err
 	}
+	if err := c.course.promote(); err != nil {
+		return err
+	}
 	o, err := c.course.offer(load{bytes: 60, rate: 1e4, length: 100 * time.Millisecond, hosts: 1, timed: true})
 	if err != nil {
 		return err

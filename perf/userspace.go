@@ -81,11 +81,22 @@ func startTestpmd(driver string) func(*course, int) error {
 	}
 }
 
-// hire starts a process that forwards. Others have to wait for it as they do for a forwarder in the kernel: see realtime.
-func (c *course) hire(args ...string) *lab.Process {
-	p := c.gw.Start("chrt", append([]string{"--fifo", "1"}, args...)...)
+// hire starts a process that forwards.
+func (c *course) hire(name string, args ...string) *lab.Process {
+	p := c.gw.Start(name, args...)
 	c.crew = append(c.crew, p)
 	return p
+}
+
+// promote has others wait for those that forward in user space, as they do for a forwarder in the kernel. Not before these are up: DPDK's
+// threads wait for each other in turn while they start.
+func (c *course) promote() error {
+	for _, p := range c.crew {
+		if err := eachThread(strconv.Itoa(p.PID()), realtime); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rest has those that forward in user space leave their CPU to others.
