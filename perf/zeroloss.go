@@ -141,7 +141,10 @@ func (z *zeroLoss) measure(p plan, hosts int, events ...happens) (rows []*zeroLo
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", event.what, err)
 			}
-			h.Refused = refused(z.g.Counters().Since(before))
+			moved := z.g.Counters().Since(before)
+			if h.Refused = refused(moved); h.Refused > 0 {
+				progress("zero loss: %s: the data path refused packets: %v", event.what, moved)
+			}
 			row.Times = append(row.Times, h)
 		}
 		rows = append(rows, row)
