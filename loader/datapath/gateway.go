@@ -232,7 +232,7 @@ func (g *Gateway) refresh(confirm bool) (waiting bool, err error) {
 			h.whole, h.MTU = h.MTU, g.paths.limit(a, h.MTU)
 			hops[a], why[a] = h, e
 			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
-			if !g.plane.Shadow() && (errors.Is(why[a], errUnresolved) || confirm && why[a] == nil) {
+			if !g.plane.Shadow() && (errors.Is(why[a], errUnresolved) || confirm && why[a] == nil && h.state&fixed == 0) {
 				err = errors.Join(err, ask(hops[a].link, hops[a].nextHop))
 			}
 			waiting = waiting || why[a] != nil

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"roam/loader/route"
@@ -39,5 +40,9 @@ func TestFirstRouteToALocatorForwards(t *testing.T) {
 		if got := kind(test.host); got != test.want {
 			t.Errorf("%s by %v: next hop of kind %d instead of %d", test.host, test.via.Locators[0].Address, got, test.want)
 		}
+	}
+	s.in("confirm", func() error { _, err := g.refresh(true); return err })
+	if n := s.gw.Run("ip", "neigh", "show", "10.2.0.8"); !strings.Contains(n, "PERMANENT") {
+		t.Errorf("a neighbour that was set by hand is asked for: %s", n)
 	}
 }

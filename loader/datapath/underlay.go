@@ -190,6 +190,10 @@ type hop struct {
 const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE |
 	netlink.NUD_PERMANENT | netlink.NUD_NOARP
 
+// fixed are the states of neighbours that somebody has set by hand. To ask for one makes the kernel (5.16 and later) forget that: it would
+// be lost where the far end answers no ARP.
+const fixed = netlink.NUD_PERMANENT | netlink.NUD_NOARP
+
 var errUnresolved = errors.New("its next hop does not answer")
 
 // resolve finds the way to a locator. With errUnresolved the hop names whom to ask; other errors are for the operator.
