@@ -3,8 +3,14 @@
  * how long it was under way.
  *
  * The generator runs as a test run with live frames, whose batches leave together: it waits once for each, at its first packet, and
- * stamps every packet as it makes it. Waiting keeps the core, as a generator with a core of its own may. Words are composed for a
- * little-endian machine.
+ * stamps and numbers every packet as it makes it. Waiting keeps the core, as a generator with a core of its own may. Words are composed
+ * for a little-endian machine.
+ *
+ * The tricky part is to tell a forwarder that is too slow from one whose CPU was taken away. Both lose packets; but the slow one has some
+ * arrive all the time. So the generator, whose CPU is another one, looks at the sink once a batch: where packets are under way and none
+ * arrives for longer than it takes to deliver a good part of a queue, that is a stall, and what was sent during it, until the queue is
+ * short again, is set aside together with what of it was lost. The sink knows what was lost by the numbers. What a stall means is for the
+ * reader to say: the generator cannot know who took the CPU.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -17,7 +23,9 @@
 #include "bench_hosts.h"
 
 #define WIRE_TTL 64
-#define AWAY 50000		/* ns */
+#define PAUSE 50000		/* ns: later than that, the generator's own CPU was taken away */
+#define QUEUE_SHORT 64		/* packets under way */
+#define AFTERMATH 1024		/* packets after a stall in which the queue gets short, or never does */
 #define WAIT_MAX (1 << 22)	/* looks at the clock: far longer than any gap */
 
 enum wire_mix {
@@ -33,16 +41,39 @@ struct timetable {
 	__u32 hosts;		/* mask: packets go to number (random & mask) */
 	__u32 mix;
 	__u32 pad;
-	__u64 start;		/* ns; the first packet sets it, and whoever was kept away for long moves it: what was missed is not made up for */
+	__u64 start;		/* ns; the first packet sets it, and being late moves it */
 	__u64 first, last;	/* ns: of packets so far */
 	__u64 made;		/* frames so far */
-	__u64 away;		/* times that the timetable was moved */
+	__u64 late;		/* ns: the latest batch */
+	__u64 paused;		/* ns: of pauses in all */
 };
 
 struct timetable wire_timetable = {};
 
-/* Offset of the stamp in what arrives; 0: it is counted alone. */
+/* What the generator sees of the sink. */
+struct witness {
+	__u64 patience;		/* ns, set before a run: silence for longer is a stall */
+	__u64 longest;		/* ns of silence */
+	__u64 stalls;
+	__u64 aside;		/* packets set aside */
+	__u64 aside_lost;	/* of them */
+	__u64 at, made, next, lost; /* when something had last arrived: ns, and the counts then */
+	__u64 from, from_lost;	/* the counts before the stall that is not over */
+	__u64 until;		/* made: it is over then at the latest; 0: there is none */
+};
+
+struct witness wire_witness = {};
+
+/* Whose counts the witness looks at. */
+__u32 wire_sink_cpu = 0;
+
+/* Offset of the stamp, and the number behind it, in what arrives; 0: it is counted alone. */
 __u32 wire_stamp = 0;
+__u32 wire_timed = 0;		/* packets are timed, too */
+
+/* Numbers say which run a packet is of: forwarders with long queues deliver some of the last one late. */
+__u64 wire_run = 0;
+#define RUN_SHIFT 40
 
 #define BUCKETS 512		/* eight for each power of two of ns */
 
@@ -53,11 +84,17 @@ struct {
 	__type(value, __u64);
 } wire_took SEC(".maps");
 
+struct arrivals {
+	__u64 received;
+	__u64 next;		/* number of the packet after the last one */
+	__u64 lost;		/* before it */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct arrivals);
 } wire_sunk SEC(".maps");
 
 struct wire_frame {
@@ -65,6 +102,7 @@ struct wire_frame {
 	struct iphdr ip;
 	struct udphdr udp;
 	__u64 stamp;
+	__u64 number;
 } __attribute__((packed, aligned(2)));
 
 static long clock_reached(__u32 i, void *due)
@@ -72,22 +110,77 @@ static long clock_reached(__u32 i, void *due)
 	return bpf_ktime_get_ns() >= *(__u64 *)due;
 }
 
+/* A stall is over when the queue is short. One that never gets short belongs to a forwarder that is too slow: then it has to end, too. */
+static __always_inline void end_stall(struct witness *w, __u64 made, __u64 next, __u64 lost)
+{
+	if (!w->until || (made > next + QUEUE_SHORT && made <= w->until))
+		return;
+	w->aside += made - w->from;
+	w->aside_lost += lost - w->from_lost;
+	w->until = 0;
+}
+
+static __always_inline void watch(__u64 made, __u64 now)
+{
+	struct witness *w = &wire_witness;
+	volatile struct arrivals *seen;
+	__u64 next, lost;
+	__u32 zero = 0;
+
+	seen = bpf_map_lookup_percpu_elem(&wire_sunk, &zero, wire_sink_cpu);
+	if (!seen)
+		return;
+	next = seen->next;
+	lost = seen->lost; /* after next: then it holds all that was lost before it */
+	if (next != w->next || next >= made) {
+		end_stall(w, made, next, lost);
+		w->at = now;
+		w->made = made;
+		w->next = next;
+		w->lost = lost;
+		return;
+	}
+	if (now - w->at > w->longest)
+		w->longest = now - w->at;
+	if (now - w->at <= w->patience)
+		return;
+	if (!w->until) {
+		w->from = w->made;
+		w->from_lost = w->lost;
+		w->stalls++;
+	}
+	w->until = made + AFTERMATH;
+}
+
+/* Returns the time. */
+static __always_inline __u64 wait_for(__u64 due, __u64 now)
+{
+	struct timetable *t = &wire_timetable;
+	__u64 late = now - due;
+
+	if (now <= due) {
+		bpf_loop(WAIT_MAX, clock_reached, &due, 0);
+		return bpf_ktime_get_ns();
+	}
+	if (late > t->late)
+		t->late = late;
+	t->start += late; /* making up for it would be a burst, which overloads the forwarder */
+	if (late > PAUSE)
+		t->paused += late;
+	return now;
+}
+
 static __always_inline void keep_timetable(void)
 {
-	__u64 n = wire_timetable.made++, due, now;
+	__u64 n = wire_timetable.made++, now;
 
 	if (n & wire_timetable.batch)
 		return;
-	if (!n)
-		wire_timetable.start = wire_timetable.first = bpf_ktime_get_ns();
-	due = wire_timetable.start + (n / (wire_timetable.batch + 1) * wire_timetable.gap >> 10);
 	now = bpf_ktime_get_ns();
-	if (now > due + AWAY) {
-		wire_timetable.away++;
-		wire_timetable.start += now - due;
-	} else if (now <= due) {
-		bpf_loop(WAIT_MAX, clock_reached, &due, 0);
-	}
+	if (!n)
+		wire_timetable.start = wire_timetable.first = now;
+	now = wait_for(wire_timetable.start + (n / (wire_timetable.batch + 1) * wire_timetable.gap >> 10), now);
+	watch(n, now);
 }
 
 static __always_inline __u32 frame_bytes(__u32 given)
@@ -141,6 +234,7 @@ int wire_generate(struct xdp_md *ctx)
 	f->udp.dest = bpf_htons(6000);
 	f->udp.check = 0;
 	f->udp.len = bpf_htons(bytes - sizeof(f->eth) - sizeof(f->ip));
+	f->number = wire_run << RUN_SHIFT | (wire_timetable.made - 1);
 	f->stamp = wire_timetable.last = bpf_ktime_get_ns();
 	return XDP_TX;
 }
@@ -159,24 +253,43 @@ static __always_inline __u32 bucket_of(__u64 ns)
 	return power * 8 + (ns >> (power - 3) & 7);
 }
 
-static __always_inline void add(void *map, __u32 key)
+static __always_inline void time_packet(__u64 ns)
 {
-	__u64 *n = bpf_map_lookup_elem(map, &key);
+	__u32 bucket = bucket_of(ns);
+	__u64 *n = bpf_map_lookup_elem(&wire_took, &bucket);
 
 	if (n)
 		++*n;
 }
 
+/* One that was overtaken has been counted as lost: nothing here does that. */
+static __always_inline void follow(struct arrivals *a, __u64 number)
+{
+	if (number < a->next)
+		return;
+	a->lost += number - a->next;
+	a->next = number + 1;
+}
+
 SEC("xdp")
 int wire_sink(struct xdp_md *ctx)
 {
-	__u32 off = wire_stamp & 0xff;
+	__u32 off = wire_stamp & 0xff, zero = 0;
 	void *data = (void *)(long)ctx->data;
 	__u64 *stamp = data + off;
+	struct arrivals *a;
 
-	add(&wire_sunk, 0);
-	if (off && (void *)(stamp + 1) <= (void *)(long)ctx->data_end)
-		add(&wire_took, bucket_of(bpf_ktime_get_ns() - *stamp));
+	a = bpf_map_lookup_elem(&wire_sunk, &zero);
+	if (!a)
+		return XDP_DROP;
+	if (off) {
+		if ((void *)(stamp + 2) > (void *)(long)ctx->data_end || stamp[1] >> RUN_SHIFT != wire_run)
+			return XDP_DROP;
+		follow(a, stamp[1] & ((1ULL << RUN_SHIFT) - 1));
+		if (wire_timed)
+			time_packet(bpf_ktime_get_ns() - stamp[0]);
+	}
+	a->received++;
 	return XDP_DROP;
 }
 

@@ -441,6 +441,14 @@ func (n *NexthopTable) Resolve(tenant, variant uint16, a Adjacency) error {
 	return nil
 }
 
+// Fresh reports whether no next hop of the tenant leads to the variant, and no rewrite of one that did is left: the caller may resolve it
+// before the first one does.
+func (n *NexthopTable) Fresh(tenant, variant uint16) bool {
+	key := adjacencyKey{tenant, variant}
+	_, resolved := n.records[key]
+	return !resolved && len(n.leading(key)) == 0
+}
+
 // Unresolve takes the rewrite back: packets for the variant are dropped and counted until it is resolved again.
 func (n *NexthopTable) Unresolve(tenant, variant uint16) {
 	key := adjacencyKey{tenant, variant}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -46,9 +47,12 @@ func TestForwardersForward(t *testing.T) {
 
 // A peer that is not there says so, and the run goes on.
 func TestMissingPeer(t *testing.T) {
-	rows, err := forwarder{name: "nobody", program: "no-such-program"}.measure(t, quickPlan)
-	if err != nil || len(rows) != 1 || rows[0].Why == "" {
-		t.Errorf("%v, %v", rows, err)
+	c, err := forwarder{name: "nobody", program: "no-such-program"}.enter(t, quickPlan)
+	if err != nil || len(c.rows) != 1 || c.rows[0].Why == "" {
+		t.Fatalf("%v, %v", c, err)
+	}
+	if err := errors.Join(c.turn(quickPlan), c.leave()); err != nil {
+		t.Error(err)
 	}
 }
 

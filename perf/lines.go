@@ -23,7 +23,7 @@ func (r *Result) lines() string {
 		}
 	}
 	for _, s := range r.System {
-		for _, rate := range s.LossFree {
+		for _, rate := range s.lossFree() {
 			benchLine(&b, fmt.Sprintf("LossFree/%s/%s/%s", s.Forwarder, s.Frame, size(s.Hosts)), rate, "packets/s")
 		}
 	}

@@ -31,7 +31,7 @@ type plan struct {
 	live     int   // hosts of the live gateway
 	rounds   int
 	repeats  int           // packets per row and round
-	budget   time.Duration // no further round of test runs begins after this time, once there are three
+	budget   time.Duration // no further round of test runs begins after this time, once there are three; the system's rounds end before it
 	trieUpTo int           // hosts: filling a larger trie takes longer than all the rest
 	hash6To  int           // the same for a hash of IPv6 hosts
 	fillOf   int           // hosts that the tables of the fill series are made for

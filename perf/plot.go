@@ -84,8 +84,8 @@ func (r *Result) plotRates() plot {
 	for _, f := range forwarders {
 		l := line{name: f.name, color: colors[len(p.lines)%len(colors)]}
 		for _, s := range r.System {
-			if s.Forwarder == f.name && s.Hosts == 1 && len(s.LossFree) > 0 && slices.Min(s.LossFree) > 0 {
-				rate := summarize(s.LossFree)
+			if s.Forwarder == f.name && s.Hosts == 1 && len(s.Rounds) > 0 && slices.Min(s.lossFree()) > 0 {
+				rate := summarize(s.lossFree())
 				l.points = append(l.points, point{bytes[s.Frame], rate.Median / 1e6, rate.P10 / 1e6, rate.P90 / 1e6})
 			}
 		}
@@ -104,10 +104,11 @@ func (r *Result) plotLatency() plot {
 	for _, f := range forwarders {
 		l := line{name: f.name, color: colors[len(p.lines)%len(colors)]}
 		for _, s := range r.System {
-			if s.Forwarder != f.name || s.Hosts != 1 || s.Frame != "64 bytes" || len(s.Latency) < 2 {
+			if s.Forwarder != f.name || s.Hosts != 1 || s.Frame != "64 bytes" || len(s.Rounds) == 0 {
 				continue
 			}
-			for i, ns := range []float64{s.Latency[1].P50, s.Latency[1].P90, s.Latency[1].P99, s.Latency[1].P999} {
+			half := s.latency(1)
+			for i, ns := range []float64{half.P50, half.P90, half.P99, half.P999} {
 				l.points = append(l.points, point{math.Ldexp(1, i), ns / 1e3, ns / 1e3, ns / 1e3})
 			}
 		}

@@ -34,6 +34,7 @@ type Part struct {
 	Command string  `json:"command"`
 	Rounds  int     `json:"rounds,omitempty"`
 	Repeats int     `json:"repeats,omitempty"` // packets per row and round
+	TrialMS int     `json:"trial_ms,omitempty"`
 	Seconds float64 `json:"seconds"`
 }
 
@@ -127,7 +128,10 @@ func (r *Result) writeParts(b *strings.Builder) {
 	for _, name := range partNames {
 		if p := r.Parts[name]; p != nil {
 			rounds := ""
-			if p.Rounds > 0 {
+			switch {
+			case p.TrialMS > 0:
+				rounds = fmt.Sprintf("%d, trials of %d ms", p.Rounds, p.TrialMS)
+			case p.Rounds > 0:
 				rounds = fmt.Sprintf("%d of %d packets", p.Rounds, p.Repeats)
 			}
 			fmt.Fprintf(b, "| %s | `%s` | %s | %s | %s | %.0f s |\n", name, p.Command, p.Commit, p.Date, rounds, p.Seconds)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,15 +13,8 @@ import (
 )
 
 // The system benchmark is RFC 2544 in small: for each forwarder and size of frame, the rate up to which next to nothing is lost, how
-// long packets are under way below it, and what is delivered beyond.
-const (
-	// lossBound is what "next to nothing" is. A virtual machine that loses its processor for a tenth of a millisecond loses more than
-	// the 256 frames that a cable's end holds, whoever forwards; so a rate counts if one of a few trials stays within the bound.
-	lossBound = 1e-4
-	tries     = 3
-	searches  = 8 // halvings of what is left
-	rateMax   = 12e6
-)
+// long packets are under way below it, and what is delivered beyond. All forwarders are there from the beginning and take turns, so that
+// whatever drifts meanwhile moves all of them; one that would use its CPU between its turns is stopped then.
 
 // frames are what is sent, in bytes without the checksum; 0 is IMIX.
 var frameKinds = []struct {
@@ -29,14 +24,21 @@ var frameKinds = []struct {
 
 // systemRow is what one forwarder does with one kind of frame.
 type systemRow struct {
-	Forwarder string    `json:"forwarder"`
-	Plain     bool      `json:"plain,omitempty"` // it does not encapsulate
-	Frame     string    `json:"frame"`
-	Hosts     int       `json:"hosts"`         // that packets go to, at random
-	Why       string    `json:"why,omitempty"` // it could not be measured
-	LossFree  []float64 `json:"loss_free"`     // packets a second, of each round
-	Beyond    []beyond  `json:"beyond,omitempty"`
-	Latency   []latency `json:"latency,omitempty"`
+	Forwarder string        `json:"forwarder"`
+	Plain     bool          `json:"plain,omitempty"` // it does not encapsulate
+	Frame     string        `json:"frame"`
+	Hosts     int           `json:"hosts"`         // that packets go to, at random
+	Why       string        `json:"why,omitempty"` // it could not be measured
+	Rounds    []systemRound `json:"rounds,omitempty"`
+
+	bytes int
+}
+
+// systemRound is what it did in one round.
+type systemRound struct {
+	LossFree search    `json:"loss_free"`
+	Beyond   []beyond  `json:"beyond"`
+	Latency  []latency `json:"latency"`
 }
 
 // beyond is what is delivered where more is offered than can be.
@@ -52,169 +54,216 @@ type latency struct {
 	P50, P90, P99, P999 float64
 }
 
-func runSystem(l *lab.Lab, p plan, result *Result) error {
+var (
+	overloads = []float64{1.5, 2, 0}
+	underload = []float64{0.1, 0.5, 0.9}
+)
+
+// contestant is a forwarder on its course, with its rows.
+type contestant struct {
+	forwarder
+	lab    *lab.Lab
+	course *course // nil where it cannot run
+	rows   []*systemRow
+}
+
+func runSystem(l *lab.Lab, p plan, result *Result) (err error) {
 	result.System = nil
+	back, err := stepAside()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, back()) }()
+	var all []*contestant
+	defer func() {
+		for _, c := range all {
+			err = errors.Join(err, c.leave())
+		}
+	}()
 	for _, f := range forwarders {
-		rows, err := f.measure(l.TB, p)
+		progress("system: %s gets ready", f.name)
+		c, err := f.enter(l.TB, p)
 		if err != nil {
 			return err
 		}
-		result.System = append(result.System, rows...)
+		all = append(all, c)
+		result.System = append(result.System, c.rows...)
 	}
-	result.Parts["system"].Rounds, result.Parts["system"].Repeats = p.searchRounds, int(p.trial/time.Millisecond)
-	var err error
+	part, start := result.Parts["system"], time.Now()
+	part.TrialMS = int(p.trial / time.Millisecond)
+	for round := range p.searchRounds {
+		if took := time.Since(start); round > 0 && took+took/time.Duration(round) > p.budget {
+			break // a busy machine has trials repeated
+		}
+		part.Rounds++
+		for _, c := range all {
+			progress("system, round %d of %d: %s", round+1, p.searchRounds, c.name)
+			if err := c.turn(p); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
 	result.Scaling, err = runScaling(l, p)
 	return err
 }
 
-// measure puts a forwarder to the test, in a lab of its own. One that cannot run says why in its row.
-func (f forwarder) measure(t lab.TB, p plan) (rows []*systemRow, err error) {
-	cannot := func(why error) ([]*systemRow, error) {
+// enter puts a forwarder on a course, in a lab of its own. One that cannot run says why in its row.
+func (f forwarder) enter(t lab.TB, p plan) (*contestant, error) {
+	cannot := func(why error) (*contestant, error) {
 		progress("system: %s cannot be measured: %v", f.name, why)
 		first, _, _ := strings.Cut(why.Error(), "\n")
-		return []*systemRow{{Forwarder: f.name, Plain: f.plain, Why: first}}, nil
+		return &contestant{forwarder: f, rows: []*systemRow{{Forwarder: f.name, Plain: f.plain, Why: first}}}, nil
 	}
 	if f.program != "" {
 		if _, err := exec.LookPath(f.program); err != nil {
 			return cannot(fmt.Errorf("%s is not installed: make bench does it", f.program))
 		}
 	}
-	l := lab.New(t)
-	defer l.Close()
+	c := &contestant{forwarder: f, lab: lab.New(t)}
 	stamp := uint32(stampVXLAN)
 	if f.plain {
 		stamp = stampPlain
 	}
-	c, err := newCourse(l, stamp)
-	if err != nil {
+	var err error
+	if c.course, err = newCourse(c.lab, stamp); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	if err := f.start(c, p.live); err != nil {
-		return cannot(err)
-	}
-	if o, err := c.offer(load{bytes: 60, rate: 1e4, length: 100 * time.Millisecond, hosts: 1, timed: true}); err != nil {
-		return nil, err
-	} else if o.received == 0 || o.quantile(0.5) == 0 || o.quantile(0.5) > 1e9 {
-		return cannot(fmt.Errorf("of %d frames %d came out, half of them after %.0f ns: it does not do what its row says", o.sent, o.received, o.quantile(0.5)))
+	c.course.eager = true
+	if err := c.works(p); err != nil {
+		return cannot(errors.Join(err, c.leave()))
 	}
 	for _, frame := range frameKinds {
 		for _, hosts := range []int{1, p.live} {
-			if hosts > 1 && frame.bytes != 60 {
-				continue
+			if hosts == 1 || frame.bytes == 60 {
+				c.rows = append(c.rows, &systemRow{Forwarder: f.name, Plain: f.plain, Frame: frame.name, Hosts: hosts, bytes: frame.bytes})
 			}
-			progress("system: %s, %s, %s hosts", f.name, frame.name, size(hosts))
-			r := &systemRow{Forwarder: f.name, Plain: f.plain, Frame: frame.name, Hosts: hosts}
-			if err := r.measure(c, frame.bytes, p); err != nil {
-				return nil, err
-			}
-			rows = append(rows, r)
 		}
 	}
-	return rows, nil
+	c.course.rest()
+	return c, nil
 }
 
-func (r *systemRow) measure(c *course, bytes int, p plan) error {
-	offered := load{bytes: bytes, length: p.trial, hosts: r.Hosts}
-	for range p.searchRounds {
-		rate, err := c.lossFree(offered)
-		if err != nil {
-			return err
-		}
-		r.LossFree = append(r.LossFree, rate)
+// works starts the forwarder, and sees to it that it forwards.
+func (c *contestant) works(p plan) error {
+	if err := c.start(c.course, p.live); err != nil {
+		return err
 	}
-	rate := summarize(r.LossFree).Median
-	if rate == 0 {
-		r.Why = fmt.Sprintf("at every rate more than one packet in %.0f was lost", 1/lossBound)
-		rate = 1e5
+	if err := c.course.promote(); err != nil {
+		return err
 	}
-	for _, times := range []float64{1, 1.5, 2, 0} {
-		l := offered
-		if l.rate = rate * times; times == 0 {
-			l.rate = rateMax
-		}
-		o, err := c.offer(l)
-		if err != nil {
-			return err
-		}
-		r.Beyond = append(r.Beyond, beyond{times, o.rate, o.delivered()})
+	o, err := c.course.offer(load{bytes: 60, rate: 1e4, length: 100 * time.Millisecond, hosts: 1, timed: true})
+	if err != nil {
+		return err
 	}
-	for _, part := range []float64{0.1, 0.5, 0.9} {
-		l := offered
-		l.rate, l.timed = rate*part, true
-		o, err := c.offer(l)
-		if err != nil {
-			return err
-		}
-		r.Latency = append(r.Latency, latency{part, o.quantile(0.5), o.quantile(0.9), o.quantile(0.99), o.quantile(0.999)})
+	if half := o.quantile(0.5); o.received == 0 || half == 0 || half > 1e9 {
+		return fmt.Errorf("of %d frames %d came out, half of them after %.0f ns: it does not do what its row says", o.sent, o.received, half)
 	}
 	return nil
 }
 
-// lossFree searches for the highest rate within the bound, 0 where there is none. What was offered counts, not what was asked for.
-func (c *course) lossFree(l load) (best float64, err error) {
-	l.rate = rateMax
-	o, err := c.offer(l)
-	if err != nil {
-		return 0, err
+func (c *contestant) leave() error {
+	if c.course == nil {
+		return nil
 	}
-	low, high := 0.0, min(o.rate, 1.5*o.delivered())
-	for range searches {
-		l.rate = (low + high) / 2
-		o, err := c.attempt(l)
-		if err != nil {
-			return 0, err
-		}
-		if o.loss() > lossBound {
-			high = l.rate
-			continue
-		}
-		low, best = l.rate, max(best, o.rate)
-	}
-	return best, nil
+	err := c.course.close()
+	c.lab.Close()
+	c.course = nil
+	return err
 }
 
-// attempt offers a rate until it is within the bound, a few times at most, and returns the trial with the least loss.
-func (c *course) attempt(l load) (best outcome, err error) {
-	for try := range tries {
+// turn measures all rows once.
+func (c *contestant) turn(p plan) error {
+	if c.course == nil {
+		return nil
+	}
+	c.course.resume()
+	defer c.course.rest()
+	for _, r := range c.rows {
+		round, err := r.measure(c.course, load{bytes: r.bytes, length: p.trial, hosts: r.Hosts})
+		if err != nil {
+			return err
+		}
+		r.Rounds = append(r.Rounds, round)
+	}
+	return nil
+}
+
+func (r *systemRow) measure(c offerer, l load) (round systemRound, err error) {
+	if round.LossFree, err = lossFree(c, l); err != nil {
+		return round, err
+	}
+	rate := cmp.Or(round.LossFree.Rate, 1e5)
+	l.capacity = round.LossFree.capacity
+	for _, times := range overloads {
+		l.rate = cmp.Or(rate*times, rateMax)
 		o, err := c.offer(l)
 		if err != nil {
-			return best, err
+			return round, err
 		}
-		if try == 0 || o.loss() < best.loss() {
-			best = o
-		}
-		if best.loss() <= lossBound {
-			break
-		}
+		round.Beyond = append(round.Beyond, beyond{times, o.rate, o.delivered()})
 	}
-	return best, nil
+	l.timed = true
+	for _, part := range underload {
+		l.rate = rate * part
+		o, err := c.offer(l)
+		if err != nil {
+			return round, err
+		}
+		round.Latency = append(round.Latency, latency{part, o.quantile(0.5), o.quantile(0.9), o.quantile(0.99), o.quantile(0.999)})
+	}
+	return round, nil
+}
+
+// each is one figure of every round.
+func (r *systemRow) each(figure func(systemRound) float64) (all []float64) {
+	for _, round := range r.Rounds {
+		all = append(all, figure(round))
+	}
+	return all
+}
+
+func (r *systemRow) lossFree() []float64 {
+	return r.each(func(s systemRound) float64 { return s.LossFree.Rate })
+}
+
+// latency is the median of rounds, at a part of the loss-free rate.
+func (r *systemRow) latency(part int) (l latency) {
+	median := func(of func(latency) float64) float64 {
+		return summarize(r.each(func(s systemRound) float64 { return of(s.Latency[part]) })).Median
+	}
+	return latency{
+		underload[part], median(func(l latency) float64 { return l.P50 }), median(func(l latency) float64 { return l.P90 }),
+		median(func(l latency) float64 { return l.P99 }), median(func(l latency) float64 { return l.P999 }),
+	}
+}
+
+// searched is what all searches of the row took together.
+func (r *systemRow) searched() (all search) {
+	for _, round := range r.Rounds {
+		s := round.LossFree
+		all.Trials += s.Trials
+		all.Again += s.Again
+		all.Packets += s.Packets
+		all.Stalls.add(s.Stalls)
+	}
+	return all
 }
 
 func (r *Result) writeSystem(b *strings.Builder) {
-	if len(r.System) == 0 {
+	if !slices.ContainsFunc(r.System, func(s *systemRow) bool { return len(s.Rounds) > 0 }) {
 		return
 	}
-	part := r.Parts["system"]
-	fmt.Fprintf(b, "### Loss-free rate, and beyond\n\nOne core forwards and receives, another one generates. Mpps at which at most one packet in %.0f is lost "+
-		"(search by halves; trials of %d ms, the best of %d; median of %d searches, lowest and highest), and what is delivered beyond.\n\n", 1/lossBound, part.Repeats, tries, part.Rounds)
-	b.WriteString("| forwarder | frames | hosts | loss-free | offered 1.5 × | offered 2 × | all that the generator can |\n|---|---|---|---|---|---|---|\n")
-	for _, s := range r.System {
-		if s.Why != "" && len(s.Beyond) == 0 {
-			fmt.Fprintf(b, "| %s | not measured: %s | | | | | |\n", s.title(), s.Why)
-			continue
-		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |", s.title(), s.Frame, size(s.Hosts), s.rate())
-		for _, o := range s.Beyond[1:] {
-			fmt.Fprintf(b, " %.2f of %.2f |", o.Delivered/1e6, o.Offered/1e6)
-		}
-		b.WriteString("\n")
-	}
-	b.WriteString("\n### Latency under load\n\nµs from the generator's stamp to the far end of the cable, at parts of the loss-free rate; ")
-	fmt.Fprintf(b, "frames leave in batches of %d, and the last of a batch waits for the others: below some µs this says nothing.\n\n", genBatch)
+	r.writeRates(b)
+	b.WriteString("### Latency under load\n\nµs from the generator's stamp to the far end of the cable, at parts of the loss-free rate, medians of the rounds; ")
+	fmt.Fprintf(b, "frames leave in batches of %d, and the last of a batch waits for the others: below some µs this says nothing. ", genBatch)
+	b.WriteString("Stalls are in it: where they are, p99.9 is theirs.\n\n")
 	b.WriteString("| forwarder | frames | hosts | load | p50 | p90 | p99 | p99.9 |\n|---|---|---|---|---|---|---|---|\n")
 	for _, s := range r.System {
-		for _, l := range s.Latency {
+		for part := range underload {
+			if len(s.Rounds) == 0 {
+				break
+			}
+			l := s.latency(part)
 			fmt.Fprintf(b, "| %s | %s | %s | %.0f%% | %.1f | %.1f | %.1f | %.1f |\n", s.title(), s.Frame, size(s.Hosts), 100*l.Part, l.P50/1e3, l.P90/1e3, l.P99/1e3, l.P999/1e3)
 		}
 	}
@@ -222,17 +271,45 @@ func (r *Result) writeSystem(b *strings.Builder) {
 	r.writeScaling(b)
 }
 
-func (s *systemRow) title() string {
-	if s.Plain {
-		return s.Forwarder + " (no tunnel)"
+func (r *Result) writeRates(b *strings.Builder) {
+	part := r.Parts["system"]
+	var all search
+	for _, s := range r.System {
+		one := s.searched()
+		all.Trials, all.Again = all.Trials+one.Trials, all.Again+one.Again
 	}
-	return s.Forwarder
+	fmt.Fprintf(b, "### Loss-free rate, and beyond\n\nOne core forwards and receives, another one generates. Mpps at which at most one packet in %.0f is lost while the "+
+		"forwarder's core runs (search by halves; trials of %d ms; a loss counts when it is seen twice; median of %d rounds, in which all forwarders take turns, 10th to 90th percentile), and what is "+
+		"delivered beyond. *Set aside* is the part of the search's packets that met a stall; of %d trials %d were repeated because stalls left less than half of them.\n\n",
+		1/lossBound, part.TrialMS, part.Rounds, all.Trials, all.Again)
+	b.WriteString("| forwarder | frames | hosts | loss-free | offered 1.5 × | offered 2 × | all that the generator can | set aside |\n|---|---|---|---|---|---|---|---|\n")
+	for _, s := range r.System {
+		if len(s.Rounds) == 0 {
+			fmt.Fprintf(b, "| %s | not measured: %s | | | | | | |\n", s.title(), s.Why)
+			continue
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s |", s.title(), s.Frame, size(s.Hosts), s.rate())
+		for i := range overloads {
+			fmt.Fprintf(b, " %.2f of %.2f |", summarize(s.each(func(r systemRound) float64 { return r.Beyond[i].Delivered })).Median/1e6,
+				summarize(s.each(func(r systemRound) float64 { return r.Beyond[i].Offered })).Median/1e6)
+		}
+		searched := s.searched()
+		fmt.Fprintf(b, " %.1f%% |\n", 100*float64(searched.Stalls.Sent)/float64(searched.Packets))
+	}
+	b.WriteString("\n")
 }
 
-func (s *systemRow) rate() string {
-	if s.Why != "" {
-		return "none: " + s.Why
+func (r *systemRow) title() string {
+	if r.Plain {
+		return r.Forwarder + " (no tunnel)"
 	}
-	f := summarize(s.LossFree)
+	return r.Forwarder
+}
+
+func (r *systemRow) rate() string {
+	f := summarize(r.lossFree())
+	if f.Median == 0 {
+		return fmt.Sprintf("none: at every rate more than one packet in %.0f was lost", 1/lossBound)
+	}
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", f.Median/1e6, f.P10/1e6, f.P90/1e6)
 }

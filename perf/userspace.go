@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"roam/lab"
 )
 
 // Forwarders in user space get the last CPU, and receive from interfaces of the kernel, because a veth pair has no driver of theirs.
@@ -38,7 +41,7 @@ func startOVS(c *course, _ int) error {
 	if err := vsctl("--no-wait", "init"); err != nil {
 		return err
 	}
-	c.gw.Start("env", "OVS_RUNDIR="+dir, "taskset", "-c", strconv.Itoa(lastCPU()), "ovs-vswitchd", db, "--unixctl="+file("vs.ctl"), "--no-chdir")
+	c.hire("env", "OVS_RUNDIR="+dir, "taskset", "-c", strconv.Itoa(lastCPU()), "ovs-vswitchd", db, "--unixctl="+file("vs.ctl"), "--no-chdir")
 	far := net.HardwareAddr(farMAC[:]).String()
 	for _, step := range [][]string{
 		{"add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "--", "add-port", "br-phy", "wan0"},
@@ -69,12 +72,42 @@ func startOVS(c *course, _ int) error {
 // them into a tunnel without a network card that does.
 func startTestpmd(driver string) func(*course, int) error {
 	return func(c *course, _ int) error {
-		p := c.gw.Start("dpdk-testpmd", "-l", fmt.Sprintf("0,%d", lastCPU()), "--main-lcore", "0", "--no-huge", "-m", "512", "--no-pci",
+		p := c.hire("dpdk-testpmd", "-l", fmt.Sprintf("0,%d", lastCPU()), "--main-lcore", "0", "--no-huge", "-m", "512", "--no-pci",
 			"--no-telemetry", "--file-prefix", filepath.Base(c.Dir), "--iova-mode=va",
 			"--vdev="+driver+"0,iface=lan0", "--vdev="+driver+"1,iface=wan0",
 			"--", "--forward-mode=mac", "--eth-peer=1,"+net.HardwareAddr(farMAC[:]).String(), "--total-num-mbufs=16384", "--auto-start",
 			"--stats-period=3600")
 		return p.Said("NIC statistics for port 1", 20*time.Second)
+	}
+}
+
+// hire starts a process that forwards.
+func (c *course) hire(name string, args ...string) *lab.Process {
+	p := c.gw.Start(name, args...)
+	c.crew = append(c.crew, p)
+	return p
+}
+
+// promote has others wait for those that forward in user space, as they do for a forwarder in the kernel. Not before these are up: DPDK's
+// threads wait for each other in turn while they start.
+func (c *course) promote() error {
+	for _, p := range c.crew {
+		if err := eachThread(strconv.Itoa(p.PID()), realtime); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest has those that forward in user space leave their CPU to others.
+func (c *course) rest() { c.signal(syscall.SIGSTOP) }
+
+// resume ends their rest.
+func (c *course) resume() { c.signal(syscall.SIGCONT) }
+
+func (c *course) signal(s syscall.Signal) {
+	for _, p := range c.crew {
+		p.Signal(s)
 	}
 }
 

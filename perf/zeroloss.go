@@ -19,11 +19,22 @@ import (
 
 // zeroLossRow is what was lost at a part of the loss-free rate while something happened to the daemon, each time that it did.
 type zeroLossRow struct {
-	What    string    `json:"what"`
-	Seconds []float64 `json:"seconds"` // that it took
-	Rates   []float64 `json:"rates"`   // offered meanwhile, packets a second
-	Sent    []int     `json:"sent"`
-	Lost    []int     `json:"lost"`
+	What  string      `json:"what"`
+	Hosts int         `json:"hosts"` // that packets go to
+	Times []happening `json:"times"`
+}
+
+// happening is one time. What is lost in stalls is apart: it says nothing about the daemon, unless there are more of them than when
+// nothing happens.
+type happening struct {
+	Seconds float64 `json:"seconds"` // that it took
+	Sending float64 `json:"sending"` // seconds of them in which the generator had its CPU
+	Trials  int     `json:"trials"`
+	Sent    int     `json:"sent"`
+	Lost    int     `json:"lost"`    // outside of stalls
+	Refused int     `json:"refused"` // by the data path's own counters: packets that ended otherwise than forwarded
+	Stalled int     `json:"stalled"` // trials that lost packets in stalls
+	Stalls  stalls  `json:"stalls"`
 }
 
 const (
@@ -36,76 +47,120 @@ const (
 var farther = far4.Next()
 
 // runZeroLoss has a daemon forward at 90% of what it was found to forward without loss, and lets happen to it what may not cost a
-// packet. What is lost when nothing happens is the machine's.
+// packet: first with few hosts, which all the tables' growth starts from, then with full tables and packets to all of them.
 func runZeroLoss(l *lab.Lab, p plan, result *Result) (err error) {
+	back, err := stepAside()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, back()) }()
+	z, err := newZeroLoss(l)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, z.close()) }()
+	result.ZeroLoss = nil
+	result.Parts["zeroloss"].Rounds, result.Parts["zeroloss"].TrialMS = 1, int(p.trial/time.Millisecond)
+	nothing := happens{"nothing", 3, func() error { time.Sleep(2 * time.Second); return nil }}
+	few, err := z.measure(p, zeroLossHost, nothing, happens{"kill -9, start again", 3, z.crash}, happens{"upgrade to another binary", 3, z.upgrade},
+		happens{"growth of the tables", 3, z.grow}, happens{fmt.Sprintf("%d moves", stormMoves), 5, z.storm})
+	if err != nil {
+		return err
+	}
+	if err := z.fill(p.live); err != nil {
+		return err
+	}
+	full, err := z.measure(p, p.live, nothing, happens{"kill -9, start again", 1, z.crash}, happens{"upgrade to another binary", 1, z.upgrade})
+	result.ZeroLoss = append(few, full...)
+	return err
+}
+
+// newZeroLoss has a daemon forward, on a course of its own.
+func newZeroLoss(l *lab.Lab) (*zeroLoss, error) {
 	dir, err := os.MkdirTemp("", "roam-bin-")
 	if err != nil {
-		return fmt.Errorf("make a folder for the programs: %w", err)
+		return nil, fmt.Errorf("make a folder for the programs: %w", err)
 	}
 	l.Defer(func() { os.RemoveAll(dir) })
 	var bins [2]lab.Binaries
 	for i, version := range []string{"bench", "newer"} {
 		sub := filepath.Join(dir, version)
 		if err := os.Mkdir(sub, 0o755); err != nil {
-			return err
+			return nil, err
 		}
 		if bins[i], err = lab.Build(sub, version); err != nil {
-			return err
+			return nil, err
 		}
 		if err := besideGenerator(&bins[i].Daemon); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	g := l.Gateway("gw", bins[0])
 	c, err := newCourseAt(l, g.Namespace, stampVXLAN)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
 	c.underlay()
 	c.gw.IP("neighbour add " + farther.String() + " lladdr " + net.HardwareAddr(farMAC[:]).String() + " dev wan0 nud permanent")
 	g.Config.Site, g.Config.Access, g.Config.Underlay, g.Config.Locators = "dc1", "lan0", []string{"wan0"}, []string{own4.String()}
 	g.Config.Subnets, g.Config.Shared, g.Config.Own = []string{"10.0.0.0/8"}, []string{"10.255.255.1"}, []string{"10.255.255.2"}
 	g.Config.Hosts, g.Config.RouteFile = 4*zeroLossHost, ""
 	g.Up()
-	if err := c.own(); err != nil {
-		return err
-	}
 	z := &zeroLoss{course: c, g: g, newer: bins[1], client: api.NewClient(g.Config.Socket)}
-	defer z.client.Close()
-	if err := z.moveAll(far4); err != nil {
-		return err
+	c.closers = append(c.closers, func() error { z.client.Close(); return nil })
+	if err := errors.Join(c.own(), z.moveAll(far4)); err != nil {
+		return nil, errors.Join(err, c.close())
 	}
-	offered := load{bytes: 60, length: 5 * p.trial, hosts: zeroLossHost}
-	rate, err := c.lossFree(offered)
+	return z, nil
+}
+
+// happens is what may not cost a packet.
+type happens struct {
+	what  string
+	times int
+	do    func() error
+}
+
+// measure finds the loss-free rate of packets to some hosts, and offers 90% of it during each event.
+func (z *zeroLoss) measure(p plan, hosts int, events ...happens) (rows []*zeroLossRow, err error) {
+	offered := load{bytes: 60, length: p.trial, hosts: hosts}
+	found, err := lossFree(z, offered)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if rate == 0 {
-		return fmt.Errorf("at every rate more than one packet in %.0f is lost: nothing can be told from that; try a quieter machine", 1/lossBound)
+	if found.Rate == 0 {
+		return nil, fmt.Errorf("at every rate more than one packet in %.0f is lost, stalls aside: nothing can be told from that", 1/lossBound)
 	}
-	offered.rate = zeroLossPart * rate
-	result.ZeroLoss = nil
-	for _, step := range []struct {
-		what string
-		do   func() error
-	}{
-		{"nothing", func() error { time.Sleep(2 * time.Second); return nil }},
-		{"kill -9, start again", z.crash},
-		{"upgrade to another binary", z.upgrade},
-		{"growth of the tables", z.grow},
-		{fmt.Sprintf("%d moves", stormMoves), z.storm},
-	} {
-		progress("zero loss: %s, at %.2f Mpps", step.what, offered.rate/1e6)
-		row := &zeroLossRow{What: step.what}
-		for range tries {
-			if err := z.while(row, offered, step.do); err != nil {
-				return fmt.Errorf("%s: %w", step.what, err)
+	offered.rate, offered.capacity = zeroLossPart*found.Rate, found.capacity
+	for _, event := range events {
+		progress("zero loss: %s, %s hosts, at %.2f Mpps", event.what, size(hosts), offered.rate/1e6)
+		row := &zeroLossRow{What: event.what, Hosts: hosts}
+		for range event.times {
+			before := z.g.Counters()
+			h, err := while(z, offered, event.do)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", event.what, err)
 			}
+			moved := z.g.Counters().Since(before)
+			if h.Refused = refused(moved); h.Refused > 0 {
+				progress("zero loss: %s: the data path refused packets: %v", event.what, moved)
+			}
+			row.Times = append(row.Times, h)
 		}
-		result.ZeroLoss = append(result.ZeroLoss, row)
+		rows = append(rows, row)
 	}
-	return nil
+	return rows, nil
+}
+
+// refused are packets that did not end as forwarded ones. They are lost wherever the witness finds them: a forwarder that drops everything for
+// a moment looks like one that has stalled.
+func refused(moved lab.Counters) (packets int) {
+	for reason, n := range moved {
+		if !strings.HasPrefix(reason, "fwd_") {
+			packets += int(n)
+		}
+	}
+	return packets
 }
 
 // besideGenerator keeps a daemon on the first CPU: who forwards at nine tenths of what a core can has none of it left for a daemon, and a
@@ -128,36 +183,44 @@ type zeroLoss struct {
 }
 
 // while offers until something is done.
-func (z *zeroLoss) while(row *zeroLossRow, l load, do func() error) error {
+func while(c offerer, l load, do func() error) (h happening, err error) {
 	done := make(chan error, 1)
 	start := time.Now()
-	var took time.Duration
 	go func() {
 		err := do()
-		took = time.Since(start)
+		h.Seconds = time.Since(start).Seconds()
 		done <- err
 	}()
-	sent, lost := 0, 0
-	var rates []float64
 	for {
-		o, err := z.offer(l)
+		o, err := c.offer(l)
 		if err != nil {
-			return err
+			return h, errors.Join(err, <-done)
 		}
-		sent, lost, rates = sent+o.sent, lost+o.sent-o.received, append(rates, o.rate)
+		h.add(o)
 		select {
 		case err := <-done:
-			row.Seconds, row.Rates = append(row.Seconds, took.Seconds()), append(row.Rates, summarize(rates).Median)
-			row.Sent, row.Lost = append(row.Sent, sent), append(row.Lost, lost)
-			return err
+			return h, err
 		default:
 		}
 	}
 }
 
-// moveAll has all hosts live behind a locator.
-func (z *zeroLoss) moveAll(via netip.Addr) error {
-	hosts := make([]netip.Addr, zeroLossHost)
+func (h *happening) add(o outcome) {
+	h.Trials++
+	h.Sent += o.sent
+	h.Sending += float64(o.sent) / o.rate
+	h.Lost += o.lost()
+	h.Stalls.add(o.stalls)
+	if o.stalls.Lost > 0 {
+		h.Stalled++
+	}
+}
+
+// moveAll has the few hosts live behind a locator.
+func (z *zeroLoss) moveAll(via netip.Addr) error { return z.move(zeroLossHost, via) }
+
+func (z *zeroLoss) move(n int, via netip.Addr) error {
+	hosts := make([]netip.Addr, n)
 	for i := range hosts {
 		hosts[i] = host4(destinations4, i)
 	}
@@ -183,8 +246,21 @@ func (z *zeroLoss) upgrade() error {
 	return nil
 }
 
-func (z *zeroLoss) grow() error {
-	z.g.Config.Hosts *= 4
+// fill makes the tables as large as so many hosts need, and has them all live at the far end.
+func (z *zeroLoss) fill(hosts int) error {
+	progress("zero loss: the tables are filled with %s hosts", size(hosts))
+	if z.g.Config.Hosts < hosts {
+		if err := z.growTo(hosts); err != nil {
+			return err
+		}
+	}
+	return z.move(hosts, far4)
+}
+
+func (z *zeroLoss) grow() error { return z.growTo(4 * z.g.Config.Hosts) }
+
+func (z *zeroLoss) growTo(hosts int) error {
+	z.g.Config.Hosts = hosts
 	z.g.WriteConfig()
 	if _, err := z.client.Reload(context.Background()); err != nil {
 		return err
@@ -220,17 +296,34 @@ func (z *zeroLoss) storm() error {
 }
 
 func (r *Result) writeZeroLoss(b *strings.Builder) {
-	if len(r.ZeroLoss) == 0 {
+	if !slices.ContainsFunc(r.ZeroLoss, func(z *zeroLossRow) bool { return len(z.Times) > 0 }) {
 		return
 	}
-	fmt.Fprintf(b, "At %.0f%% of the loss-free rate, %d hosts, while this happens to the daemon; what is lost when nothing happens is the machine's. "+
-		"Daemon and generator share one core, forwarder and receiver the other. "+
-		"Each happens %d times, because a machine that is disturbed loses packets whatever happens: the least loss says what the event costs.\n\n"+
-		"| what happens | takes | Mpps | least lost | of | each time |\n|---|---|---|---|---|---|\n", 100*zeroLossPart, zeroLossHost, tries)
+	fmt.Fprintf(b, "At %.0f%% of the loss-free rate, while this happens to the daemon. Daemon and generator share one core, forwarder and receiver the other. "+
+		"*Refused* is what the data path itself has counted otherwise than as forwarded. *Lost* counts while the forwarder's core runs; what is lost in stalls is beside it, and how often there are stalls: of an event that costs nothing, as often as when nothing happens.\n\n"+
+		"| what happens | hosts | times, taking | packets, at Mpps | refused | lost | stalls a second | the longest | trials with a loss in stalls | lost in them, of a million |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|\n", 100*zeroLossPart)
 	for _, z := range r.ZeroLoss {
-		best := slices.Index(z.Lost, slices.Min(z.Lost))
-		fmt.Fprintf(b, "| %s | %.2f s | %.2f | %d | %d | %s |\n", z.What, z.Seconds[best], z.Rates[best]/1e6, z.Lost[best], z.Sent[best],
-			strings.Trim(fmt.Sprint(z.Lost), "[]"))
+		var took []float64
+		var all happening
+		for _, h := range z.Times {
+			took = append(took, h.Seconds)
+			all.sum(h)
+		}
+		sent, sending := float64(max(all.Sent, 1)), max(all.Sending, 1e-9)
+		fmt.Fprintf(b, "| %s | %s | %d, %.2f s | %d, %.2f | **%d** | **%d** | %.0f | %.1f ms | %d of %d | %.0f |\n", z.What, size(z.Hosts), len(took), summarize(took).Median,
+			all.Sent, sent/sending/1e6, all.Refused, all.Lost, float64(all.Stalls.Times)/sending, all.Stalls.Longest.Seconds()*1e3,
+			all.Stalled, all.Trials, float64(all.Stalls.Lost)/sent*1e6)
 	}
 	b.WriteString("\n")
+}
+
+func (h *happening) sum(more happening) {
+	h.Sending += more.Sending
+	h.Trials += more.Trials
+	h.Sent += more.Sent
+	h.Lost += more.Lost
+	h.Refused += more.Refused
+	h.Stalled += more.Stalled
+	h.Stalls.add(more.Stalls)
 }

@@ -80,6 +80,8 @@ func (g *Gateway) String() string { return g.Name() }
 func (g *Gateway) Apply(_ context.Context, decisions []route.Decision) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.table.ready = g.ready()
+	defer func() { g.table.ready = nil }()
 	var failed []error
 	for _, d := range decisions {
 		if err := g.table.apply(d); err != nil {
@@ -104,6 +106,29 @@ func (g *Gateway) FirstSeen(key route.Key) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.table.seen(key)
+}
+
+// ready resolves locators that no route leads to yet, so that the first host that moves there loses nothing until the underlay is looked at
+// again. One whose way is not known stays as it is: then it is asked for.
+func (g *Gateway) ready() func(space, variant uint16) {
+	var r *resolver
+	return func(space, variant uint16) {
+		if r == nil {
+			var err error
+			if r, err = newResolver(g.spec.Own, g.placed.underlay, nil); err != nil {
+				r = &resolver{} // the next look at the underlay will say it
+			}
+		}
+		a := g.table.locators.Key(variant).Address
+		h, err := r.resolve(a)
+		if err != nil {
+			return
+		}
+		h.whole, h.MTU = h.MTU, g.paths.limit(a, h.MTU)
+		if err := g.resolve(maps.Target{Tenant: space, Variant: variant}, h); err != nil {
+			g.log.Debug("resolve a locator before its first route", "locator", a, "error", err)
+		}
+	}
 }
 
 // AllSynced says that every source has reported: adopted routes that nobody named again go.
@@ -229,7 +254,7 @@ func (g *Gateway) follow(confirm bool) (missing []hop, waiting bool, err error) 
 			h.whole, h.MTU = h.MTU, g.paths.limit(a, h.MTU)
 			hops[a], why[a] = h, w.why
 			g.underlay.note(g.stateOf(a, variant, hops[a], why[a]))
-			if !g.plane.Shadow() && (errors.Is(why[a], errUnresolved) || confirm && why[a] == nil) {
+			if !g.plane.Shadow() && (errors.Is(why[a], errUnresolved) || confirm && why[a] == nil && h.state&fixed == 0) {
 				missing = append(missing, h)
 			}
 			waiting = waiting || why[a] != nil

@@ -43,6 +43,9 @@ func (t *table) variant(space uint16, l route.Locator) (uint16, error) {
 		t.remotes.owners[l.Address] = space
 		t.locators.SetTenant(l.Address, space)
 	}
+	if err == nil && t.ready != nil && t.nexthops.Fresh(space, n) {
+		t.ready(space, n)
+	}
 	return n, err
 }
 

@@ -25,9 +25,10 @@ type table struct {
 	tenants  tenants
 	bridges  bridges
 
-	own      map[netip.Addr]bool // our tunnel ends
-	public   map[netip.Addr]bool // as others know them, where NAT stands between: no packet comes to these
-	known    map[uint16]bool     // variants to keep although no route names them
+	own      map[netip.Addr]bool         // our tunnel ends
+	public   map[netip.Addr]bool         // as others know them, where NAT stands between: no packet comes to these
+	known    map[uint16]bool             // variants to keep although no route names them
+	ready    func(space, variant uint16) // resolves what no route leads to yet, before one does; nil where nobody can
 	remotes  remotes
 	reserved map[entryKey]uint32 // the gateway's own addresses, which no route may take
 	subnets  map[entryKey]uint32 // of segments; their spaces are SpaceSubnets and a tenant's

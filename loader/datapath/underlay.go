@@ -214,6 +214,10 @@ var (
 	errUnasked    = errors.New("it has come into use this moment")
 )
 
+// fixed are the states of neighbours that somebody has set by hand. To ask for one makes the kernel (5.16 and later) forget that: it would
+// be lost where the far end answers no ARP.
+const fixed = netlink.NUD_PERMANENT | netlink.NUD_NOARP
+
 // resolve finds the way to a locator. With errUnresolved the hop names whom to ask; other errors are for the operator.
 func (r *resolver) resolve(remote netip.Addr) (hop, error) {
 	routes, err := netlink.RouteGet(remote.AsSlice())

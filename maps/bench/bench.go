@@ -71,16 +71,26 @@ func Load(s Structure) (*ebpf.CollectionSpec, error) {
 // Timetable is what the generator keeps to.
 type Timetable = wireTimetable
 
+// Witness is what the generator sees of the sink: when nothing arrives though packets are under way.
+type Witness = wireWitness
+
+// Arrivals are what the sink counts.
+type Arrivals = wireArrivals
+
 // Wire is both ends of the wire of the system benchmark.
 type Wire struct {
 	Generate  *ebpf.Program  `ebpf:"wire_generate"`
 	Sink      *ebpf.Program  `ebpf:"wire_sink"`
 	Timetable *ebpf.Variable `ebpf:"wire_timetable"` // Timetable
-	Stamp     *ebpf.Variable `ebpf:"wire_stamp"`     // uint32: offset of the stamp in what arrives; 0: it is counted alone
+	Witness   *ebpf.Variable `ebpf:"wire_witness"`   // Witness
+	SinkCPU   *ebpf.Variable `ebpf:"wire_sink_cpu"`  // uint32: whose arrivals the witness looks at
+	Stamp     *ebpf.Variable `ebpf:"wire_stamp"`     // uint32: offset of stamp and number in what arrives; 0: it is counted alone
+	Run       *ebpf.Variable `ebpf:"wire_run"`       // uint64: number of the run: the sink counts no others' packets
+	Timed     *ebpf.Variable `ebpf:"wire_timed"`     // uint32: 1 where packets are timed, too
 	Took      *ebpf.Map      `ebpf:"wire_took"`      // packets by how long they were under way: see TookNS; each CPU its own
 	Redirect  *ebpf.Program  `ebpf:"wire_redirect"`  // to what Out holds
 	Out       *ebpf.Map      `ebpf:"wire_out"`       // an interface index
-	Sunk      *ebpf.Map      `ebpf:"wire_sunk"`      // packets, each CPU its own
+	Sunk      *ebpf.Map      `ebpf:"wire_sunk"`      // Arrivals, each CPU its own
 }
 
 // LoadWire loads the ends of the wire.

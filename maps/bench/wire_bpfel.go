@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type wireArrivals struct {
+	_        structs.HostLayout
+	Received uint64
+	Next     uint64
+	Lost     uint64
+}
+
 type wireTimetable struct {
 	_      structs.HostLayout
 	Gap    uint64
@@ -25,7 +32,24 @@ type wireTimetable struct {
 	First  uint64
 	Last   uint64
 	Made   uint64
-	Away   uint64
+	Late   uint64
+	Paused uint64
+}
+
+type wireWitness struct {
+	_         structs.HostLayout
+	Patience  uint64
+	Longest   uint64
+	Stalls    uint64
+	Aside     uint64
+	AsideLost uint64
+	At        uint64
+	Made      uint64
+	Next      uint64
+	Lost      uint64
+	From      uint64
+	FromLost  uint64
+	Until     uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -38,8 +62,12 @@ const (
 	wireProgWireGenerate = "wire_generate"
 	wireProgWireRedirect = "wire_redirect"
 	wireProgWireSink     = "wire_sink"
+	wireVarWireRun       = "wire_run"
+	wireVarWireSinkCpu   = "wire_sink_cpu"
 	wireVarWireStamp     = "wire_stamp"
+	wireVarWireTimed     = "wire_timed"
 	wireVarWireTimetable = "wire_timetable"
+	wireVarWireWitness   = "wire_witness"
 )
 
 // loadWire returns the embedded CollectionSpec for wire.
@@ -102,8 +130,12 @@ type wireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
+	WireRun       *ebpf.VariableSpec `ebpf:"wire_run"`
+	WireSinkCpu   *ebpf.VariableSpec `ebpf:"wire_sink_cpu"`
 	WireStamp     *ebpf.VariableSpec `ebpf:"wire_stamp"`
+	WireTimed     *ebpf.VariableSpec `ebpf:"wire_timed"`
 	WireTimetable *ebpf.VariableSpec `ebpf:"wire_timetable"`
+	WireWitness   *ebpf.VariableSpec `ebpf:"wire_witness"`
 }
 
 // wireObjects contains all objects after they have been loaded into the kernel.
@@ -143,8 +175,12 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
+	WireRun       *ebpf.Variable `ebpf:"wire_run"`
+	WireSinkCpu   *ebpf.Variable `ebpf:"wire_sink_cpu"`
 	WireStamp     *ebpf.Variable `ebpf:"wire_stamp"`
+	WireTimed     *ebpf.Variable `ebpf:"wire_timed"`
 	WireTimetable *ebpf.Variable `ebpf:"wire_timetable"`
+	WireWitness   *ebpf.Variable `ebpf:"wire_witness"`
 }
 
 // wirePrograms contains all programs after they have been loaded into the kernel.
