@@ -202,6 +202,9 @@ func runTests(l *lab.Lab, p plan, result *Result) error {
 			r.summarize()
 		}
 		result.Tests, part.Repeats = b.rows, p.repeats
+		if err := result.profileSteps(); err != nil { // no reason to lose the rest
+			progress("where the time goes stays unknown: %v", err)
+		}
 		result.Programs, err = countPrograms()
 		return err
 	})

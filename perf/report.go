@@ -20,6 +20,7 @@ type Result struct {
 	Parts    map[string]*Part `json:"parts"`
 	Tests    []*row           `json:"tests"`
 	Programs []program        `json:"programs"`
+	Steps    []steps          `json:"steps"`
 	Live     []*liveRow       `json:"live"`
 	System   []*systemRow     `json:"system"`
 	Scaling  []*scalingRow    `json:"scaling"`
@@ -111,6 +112,7 @@ func (r *Result) markdown() string {
 	section(&b, "Series", r.writeAllSeries)
 	r.writeOptions(&b)
 	section(&b, "Programs", r.writePrograms)
+	section(&b, "Where the time goes", r.writeSteps)
 	r.writeFill(&b)
 	return b.String()
 }
