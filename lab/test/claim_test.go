@@ -300,7 +300,7 @@ func TestProxyARPRouter(t *testing.T) {
 		for _, g := range s.GW {
 			s.Until(10*time.Second, fmt.Sprintf("%s lets %s go", g.Name, ip), func() error {
 				if c, err := winner(g, ip.String()); err == nil {
-					return fmt.Errorf("it has %+v, %+v", c, show(g, ip))
+					return fmt.Errorf("it has %+v", c)
 				}
 				return nil
 			})

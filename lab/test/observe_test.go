@@ -72,7 +72,10 @@ func TestObserve(t *testing.T) {
 	s := lab.NewSites(t, bins, lab.Options{})
 	third := s.Third(s.H("h11"))
 	p := s.Prometheus(hurried(t, s.Dir)...)
-	for _, g := range s.GW {
+	for site, g := range s.GW {
+		g.Config.BGP = &lab.BGP{ASN: 65001 + site, Neighbors: []string{ // what each announces the other does not take: it would end what is provoked here
+			fmt.Sprintf(`{address: 192.0.2.%d, asn: %d, import: {communities: ["65000:1"]}}`, 2-site, 65002-site),
+		}}
 		g.Config.BFD = "{interval: 300ms, multiplier: 3}"
 		g.Config.Hook = "/bin/true"
 	}
