@@ -23,15 +23,17 @@ type proof struct {
 }
 
 // proofs are the moves whose first packet has not been seen. As many as the RIB has the data path look for: what became of hosts to whom
-// nobody sends is swept when there is no room.
+// nobody sends is swept when there is no room, and not at each move of a storm.
 type proofs struct {
-	mu   sync.Mutex
-	open map[route.Key]*proof
+	mu    sync.Mutex
+	open  map[route.Key]*proof
+	swept time.Time
 }
 
 const (
 	maxProofs    = 4096
-	firstPackets = 256 // between the ring and the RIB
+	sweepProofs  = time.Second // from one sweep to the next, at least
+	firstPackets = 256         // between the ring and the RIB
 )
 
 // firstPacket is that a packet left for a host that moved.
@@ -46,14 +48,17 @@ func (p *proofs) begin(key route.Key, is *proof, hold func(route.Key) time.Durat
 	if p.open == nil {
 		p.open = make(map[route.Key]*proof)
 	}
-	if len(p.open) >= maxProofs {
+	if len(p.open) >= maxProofs && is.known.Sub(p.swept) >= sweepProofs {
+		p.swept = is.known
 		for k, old := range p.open {
-			if time.Since(old.known) >= hold(k) {
+			if is.known.Sub(old.known) >= hold(k) {
 				delete(p.open, k)
 			}
 		}
 	}
-	p.open[key] = is
+	if _, again := p.open[key]; again || len(p.open) < maxProofs {
+		p.open[key] = is
+	}
 }
 
 // announced notes when a host's claim left, the first time since it moved, and returns how long that was after its first sign.

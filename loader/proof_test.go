@@ -40,4 +40,10 @@ func TestProofs(t *testing.T) {
 	if _, ok := p.end(key(maxProofs)); !ok || len(p.open) != 0 {
 		t.Errorf("%d old ones are kept (%v)", len(p.open), ok)
 	}
+	for i := range 2 * maxProofs { // a storm: there is nothing to sweep
+		p.begin(key(i), &proof{known: now}, hold)
+	}
+	if len(p.open) != maxProofs {
+		t.Errorf("%d are kept", len(p.open))
+	}
 }
