@@ -67,10 +67,15 @@ func planMoves(c *cli.Context) error {
 			err = carryOut(c.Context, &execution{d: d, sites: known.sites, wait: c.Duration("wait"), journal: j}, &r)
 		}
 	}
+	return r.conclude(c, err, planEnd)
+}
+
+// conclude shows what became of a plan, with a last line that end writes.
+func (r *planReport) conclude(c *cli.Context, err error, end func(io.Writer, *cli.Context, *planReport)) error {
 	if err != nil {
 		r.Error = err.Error()
 	}
-	return errors.Join(show(c, r, func(w io.Writer) { planTable(w, moves); planEnd(w, c, &r) }), err)
+	return errors.Join(show(c, *r, func(w io.Writer) { planTable(w, r.Moves); end(w, c, r) }), err)
 }
 
 func planEnd(w io.Writer, c *cli.Context, r *planReport) {

@@ -149,10 +149,7 @@ func undoMoves(c *cli.Context) error {
 	if err == nil && c.Bool("yes") {
 		err = x.undo(c.Context, &r)
 	}
-	if err != nil {
-		r.Error = err.Error()
-	}
-	return errors.Join(show(c, r, func(w io.Writer) { planTable(w, moves); undoEnd(w, c, &r) }), err)
+	return r.conclude(c, err, undoEnd)
 }
 
 func undoEnd(w io.Writer, c *cli.Context, r *planReport) {

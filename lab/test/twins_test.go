@@ -24,15 +24,23 @@ func newTwins(t *testing.T, mobility string) *twins {
 	w := &twins{s, s.GW[lab.DC1], s.Sibling(bins)}
 	for _, g := range w.all() {
 		g.Config.Mobility = mobility
+	}
+	w.launch(w.all()...)
+	return w
+}
+
+// launch starts gateways, and finds out which is designated.
+func (w *twins) launch(list ...*lab.Gateway) {
+	w.Helper()
+	for _, g := range list {
 		g.Launch()
 	}
-	for _, g := range w.all() {
+	for _, g := range list {
 		g.AwaitReady()
 	}
 	if w.oneDesignated() == w.b {
 		w.a, w.b = w.b, w.a
 	}
-	return w
 }
 
 // oneDesignated waits until dc1's gateways are ready and one of them is designated.
@@ -400,15 +408,7 @@ func newTwinsOfFRR(t *testing.T, bfd string, lines ...string) *twins {
 	w := &twins{s, s.GW[lab.DC1], s.Sibling(bins)}
 	s.FRR.StartBFD()
 	s.FRR.Show(append([]string{"configure terminal"}, lines...)...)
-	for _, g := range []*lab.Gateway{w.a, w.b} {
-		g.Launch()
-	}
-	for _, g := range []*lab.Gateway{w.a, w.b} {
-		g.AwaitReady()
-	}
-	if w.oneDesignated() == w.b {
-		w.a, w.b = w.b, w.a
-	}
+	w.launch(w.a, w.b)
 	for _, h := range s.Hosts {
 		h.Announce()
 	}
