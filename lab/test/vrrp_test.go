@@ -24,7 +24,7 @@ func machine(s *lab.Sites, beside string, n int) *lab.Host {
 func oneHome(s *lab.Sites, site int, ip netip.Addr, mac string) {
 	s.Helper()
 	for _, g := range s.GW {
-		s.Until(10*time.Second, fmt.Sprintf("%s knows %s at %s only, with %s", g.Name, ip, lab.SiteNames[site], mac), func() error {
+		s.Until(30*time.Second, fmt.Sprintf("%s knows %s at %s only, with %s", g.Name, ip, lab.SiteNames[site], mac), func() error {
 			if _, err := winner(g, ip.String()); err != nil {
 				return err
 			}
@@ -39,12 +39,12 @@ func oneHome(s *lab.Sites, site int, ip netip.Addr, mac string) {
 	}
 }
 
-// noQuarrel checks that no gateway has told of a host that it refused.
-func noQuarrel(t *testing.T, s *lab.Sites, when string) {
+// noQuarrel checks that no gateway has told of some kinds of trouble with a host.
+func noQuarrel(t *testing.T, s *lab.Sites, when string, kinds ...string) {
 	t.Helper()
 	for _, g := range s.GW {
 		for _, e := range events(g) {
-			if e.Kind == "conflict" || e.Kind == "frozen" || e.Kind == "refused" {
+			if slices.Contains(kinds, e.Kind) {
 				t.Errorf("%s: %s tells of %+v", when, g.Name, e)
 			}
 		}
@@ -57,7 +57,7 @@ func takeover(t *testing.T, s *lab.Sites, k *lab.Keepalived, group lab.VRRP, ech
 	k.AwaitMaster(10 * time.Second)
 	start := time.Now()
 	for _, e := range echoes {
-		e.AwaitReplies(1, 10*time.Second)
+		e.AwaitReplies(1, 30*time.Second)
 		t.Logf("%s: %s answers %v after the new master said so", when, e, time.Since(start).Round(time.Millisecond))
 	}
 	for family, ip := range group.IPs() {
@@ -68,9 +68,8 @@ func takeover(t *testing.T, s *lab.Sites, k *lab.Keepalived, group lab.VRRP, ech
 		oneHome(s, k.Site, ip, mac)
 	}
 	for _, e := range echoes {
-		e.AwaitReplies(10, 10*time.Second)
+		e.AwaitReplies(10, 30*time.Second)
 	}
-	noQuarrel(t, s, when)
 	for _, e := range events(s.GW[k.Site]) {
 		if e.Kind == "move" && e.Time.After(start.Add(-time.Second)) {
 			t.Logf("%s: %v after that: %s", when, e.Time.Sub(start).Round(time.Millisecond), e.What)
@@ -79,7 +78,8 @@ func takeover(t *testing.T, s *lab.Sites, k *lab.Keepalived, group lab.VRRP, ech
 }
 
 // TestVRRP: two machines with keepalived share an address of each family. The master fails, the other one takes over, and the first one comes back: inside
-// a site, where VRRP is multicast, and between sites, where the machines speak to each other's own addresses. All the while nobody is suspected of anything.
+// a site, where VRRP is multicast, and between sites, where the machines speak to each other's own addresses. Nobody is suspected of anything, as long as one machine
+// has the address. When the first one comes back both have it until the other one has heard of that: on a busy machine for so long that it is a conflict indeed.
 func TestVRRP(t *testing.T) {
 	t.Parallel()
 	for _, far := range []int{lab.DC1, lab.DC2} {
@@ -105,10 +105,12 @@ func TestVRRP(t *testing.T) {
 				standby := second.Keepalived(group, 100, first)
 				master.Die(s)
 				takeover(t, s, standby, group, echoes, "the master failed")
+				noQuarrel(t, s, "with one master at a time", "conflict", "frozen", "refused")
 				s.Replug(first, first.Site)
 				first.Announce() // its own addresses: they were let go, and it need not speak with them otherwise
 				master = first.Keepalived(group, 150, second)
 				takeover(t, s, master, group, echoes, "the master is back")
+				noQuarrel(t, s, "with two masters for a moment", "frozen", "refused")
 				for _, h := range []*lab.Host{first, second} {
 					for _, ip := range h.IPs() {
 						oneHome(s, h.Site, ip, h.MAC)
