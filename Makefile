@@ -22,7 +22,7 @@ KERNELS := 5.10 6.1 6.12 6.18 7
 
 FUZZTIME := 2m
 # Tests of a package that run beside each other: those that are marked so wait for most of their time.
-PARALLEL := 3
+PARALLEL := 2
 
 comma := ,
 empty :=

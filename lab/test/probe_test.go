@@ -235,16 +235,14 @@ func pingBy(t *testing.T, s *lab.Sites, e route.Encap, far string) {
 	if !strings.Contains(out, fmt.Sprintf("%d bytes from %s: seq=1 time=", is.MTU, far)) {
 		t.Errorf("%s, %d bytes:\n%s", e, is.MTU, out)
 	}
-	c.Stop()
-	if faults := c.Faults(); len(faults) > 0 {
-		t.Errorf("%s: %d broken packets, such as %q", e, len(faults), faults[:min(3, len(faults))])
-	}
 	filter := dissector[e]
 	if e == route.IPIP && strings.Contains(far, ":") {
 		filter = "ipv6" // inside a probe is what is outside
 	}
-	if rows := c.Fields(filter, "frame.number"); len(rows) < 8 {
-		t.Errorf("%s: tshark knows only %d packets as %s", e, len(rows), filter)
+	c.AwaitPackets(8, filter, 20*time.Second)
+	c.Stop()
+	if faults := c.Faults(); len(faults) > 0 {
+		t.Errorf("%s: %d broken packets, such as %q", e, len(faults), faults[:min(3, len(faults))])
 	}
 	if text := s.GW[lab.DC2].MustCtl("counters"); !strings.Contains(text, "fwd_probe") || strings.Contains(text, "drop_probe") {
 		t.Errorf("%s: the far end's counters:\n%s", e, text)
