@@ -150,6 +150,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"route del 10.1.0.9", 1, "10.1.0.9/32 was not injected\n  roamctl route get shows who says so"},
 		{"route list 10.1.0.9", 2, "list takes no argument: \"10.1.0.9\" is one too many\n  usage: roamctl route list"},
 		{"route list --within 10", 2, "--within: \"10\" is no prefix such as 10.1.0.7/32, 10.2.0.0/16 or 2001:db8:1::7/128"},
+		{"host move 10.1.0.21 --to dc1 --undo", 2, "--undo is of a plan\n  name it with --plan FILE; a host alone is moved back by --to SITE"},
 		{"route get", 2, "ADDRESS is missing\n  usage: roamctl route get ADDRESS"},
 		{"route get 10.1.0.9/32", 2, "\"10.1.0.9/32\" is no address\n  write one such as 10.1.0.7 or 2001:db8:1::7"},
 		{"route get 10.1.0.8", 1, "no route covers 10.1.0.8 in tenant default\n  roamctl route list shows what is known; the kernel's own routes decide"},

@@ -35,6 +35,11 @@ func moveCommand() *cli.Command {
 	alone := one.Action
 	one.Action = func(c *cli.Context) error {
 		if c.String("plan") == "" {
+			for _, name := range []string{"undo", "ask", "journal"} {
+				if c.IsSet(name) {
+					return usage("name it with --plan FILE; a host alone is moved back by --to SITE", "--%s is of a plan", name)
+				}
+			}
 			return alone(c)
 		}
 		if c.NArg() > 0 || c.String("to") != "" || c.String("tenant") != "" {
