@@ -42,6 +42,15 @@ func realtime(pid int) error {
 	return nil
 }
 
+// ordinary has a thread share the processor again.
+func ordinary(pid int) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
+	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
+		return fmt.Errorf("have thread %d run beside others: %w", pid, err)
+	}
+	return nil
+}
+
 // pin keeps a thread, 0 for the calling one, on a CPU.
 func pin(pid, cpu int) error {
 	var set unix.CPUSet
