@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -266,7 +267,7 @@ func TestDiskFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	j := &journal{path: "j", file: null, names: fakeNames{}}
+	j := &journal{path: "j", file: null, out: newOut(), names: fakeNames{}}
 	d := newDisk(j)
 	answers := make(chan error, 3)
 	for range 3 {
@@ -513,5 +514,26 @@ func BenchmarkInject(b *testing.B) {
 		j.close()
 		b.ReportMetric(written.Sub(start).Seconds(), "s/append")
 		b.ReportMetric(time.Since(written).Seconds(), "s/load")
+	}
+}
+
+// A change makes next to no garbage: hundreds a second would have the collector at work all the time, and each change wait for it now and then.
+func TestChangesMakeLittleGarbage(t *testing.T) {
+	j, _, err := openJournal(filepath.Join(t.TempDir(), "j"), fakeNames{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close()
+	const writes = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range writes {
+		if err := j.append([]route.Change{add("10.0.0.1/32", "192.0.2.2")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / writes; each > 16<<10 {
+		t.Errorf("%d bytes for each change", each)
 	}
 }
