@@ -193,7 +193,7 @@ func (p *prober) run() {
 	rest := burstRest
 	if len(p.left) == 1 {
 		rest = pace
-		if err := realtime(0); err != nil {
+		if err := prompt(0); err != nil {
 			p.ended <- err
 			return
 		}
