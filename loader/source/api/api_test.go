@@ -42,6 +42,7 @@ type fakeRIB struct {
 	sync.Mutex
 	routes, heard map[route.Key]route.Claim
 	refuse        error
+	hold          chan struct{} // until it is closed, long changes are under way; nil: never
 }
 
 func newRIB() *fakeRIB { return &fakeRIB{routes: make(map[route.Key]route.Claim)} }
@@ -54,6 +55,9 @@ func (r *fakeRIB) Begin(context.Context) error {
 }
 
 func (r *fakeRIB) Report(_ context.Context, changes []route.Change) error {
+	if r.hold != nil && len(changes) > short {
+		<-r.hold
+	}
 	r.Lock()
 	defer r.Unlock()
 	if r.refuse != nil {
@@ -252,7 +256,8 @@ func TestDiskRefuses(t *testing.T) {
 	j.file = readOnly
 	rib := newRIB()
 	s := New(path, fakeNames{}, rib, slog.New(slog.DiscardHandler))
-	if err := s.inject(t.Context(), j, rib, []route.Change{add("10.0.0.1/32", "192.0.2.2")}); err == nil || rib.state() != "" {
+	k := &keeper{Source: s, journal: j, disk: newDisk(j), to: rib}
+	if err := k.take(t.Context(), work{changes: []route.Change{add("10.0.0.1/32", "192.0.2.2")}}); err == nil || rib.state() != "" {
 		t.Errorf("error %v, held\n%s", err, rib.state())
 	}
 	if err := j.append(nil); err == nil || !strings.Contains(err.Error(), "restart the daemon") {
