@@ -32,7 +32,8 @@ type control struct {
 
 const (
 	churnRate  = 10_000
-	churnBatch = 100 // changes in one request: as many requests a second as a busy source of routes makes
+	singleRest = 2 * time.Millisecond // at most, between two single changes
+	churnBatch = 100                  // changes in one request: as many requests a second as a busy source of routes makes
 )
 
 func runControl(l *lab.Lab, p plan, result *Result) error {
@@ -178,6 +179,7 @@ func (b *controlBench) idle(p plan) (err error) {
 func (b *controlBench) singles(n int) (took []float64, err error) {
 	progress("control: %d changes, one at a time", n)
 	for i, host := range b.drawn4(n) {
+		time.Sleep(time.Duration(b.random.Int64N(int64(singleRest)))) // not in step with what others do
 		update := api.NewRoute{Prefix: lab.HostRoute(host), Via: []api.Locator{{Address: hopB, Encap: "vxlan", Priority: 1, Weight: 100}}}
 		seconds, err := b.w.timed([]netip.Addr{host}, hopB, func() error { return b.client.Add(context.Background(), update) })
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +39,25 @@ func realtime(pid int) error {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
 	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
 		return fmt.Errorf("have thread %d run before others: %w", pid, err)
+	}
+	return nil
+}
+
+// prompt has a thread that needs little run soon after it wakes, on a processor that has nothing else to do where there is one: a real-time thread takes
+// that on which it ran before, from whoever is there.
+func prompt(pid int) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: -20, Runtime: uint64(100 * time.Microsecond)}
+	if err := errors.Join(unix.SchedSetAttr(pid, &attr, 0), unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)); err != nil {
+		return fmt.Errorf("have thread %d run soon: %w", pid, err)
+	}
+	return nil
+}
+
+// ordinary has a thread share the processor again.
+func ordinary(pid int) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
+	if err := errors.Join(unix.SchedSetAttr(pid, &attr, 0), unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)); err != nil { // 0: as it was
+		return fmt.Errorf("have thread %d run beside others: %w", pid, err)
 	}
 	return nil
 }

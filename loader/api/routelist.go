@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"roam/loader/route"
 )
@@ -44,13 +45,19 @@ func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 
 func (e *LineError) Unwrap() error { return e.Err }
 
+// readers are kept from one list to the next: many lists are short.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine) }}
+
 // ReadRoutes reads a route list to its end and counts its lines. size is its length in bytes where known, 0 otherwise, and saves
 // memory; progress, which may be nil, is called every 65536 lines. An error in a line is a *LineError.
 func ReadRoutes(r io.Reader, format Format, names Names, size int64, progress func(lines int) error) (changes []route.Change, lines int, err error) {
-	list := &listReader{
-		from: bufio.NewReaderSize(r, maxLine), size: size,
-		lineReader: newLineReader(names),
-	}
+	from := readers.Get().(*bufio.Reader)
+	defer func() {
+		from.Reset(nil)
+		readers.Put(from)
+	}()
+	from.Reset(r)
+	list := &listReader{from: from, size: size, lineReader: newLineReader(names)}
 	line := list.json
 	if format == CSV {
 		line = list.csv
@@ -114,8 +121,11 @@ func (l *listReader) add(c route.Change) *route.Change {
 	if i, ok := l.index.Put(c.Key, l.changes); ok {
 		return &l.changes[i]
 	}
-	if len(l.changes) == 1024 && l.size > l.read {
-		// The lines to come are about as long as those seen; a little more saves a copy of it all.
+	// The lines to come are about as long as those seen; a little more saves a copy of it all.
+	switch n := len(l.changes); {
+	case n == 1 && l.size > l.read:
+		l.changes = slices.Grow(l.changes, int(min(l.size/l.read, 1024)))
+	case n == 1024 && l.size > l.read:
 		l.changes = slices.Grow(l.changes, int(l.size*1100/l.read))
 	}
 	l.changes = append(l.changes, c)

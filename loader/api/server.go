@@ -180,12 +180,14 @@ func wrong(err error, hint string) error {
 	return &Error{Message: err.Error(), Hint: hint, Status: http.StatusBadRequest}
 }
 
-func reply(w http.ResponseWriter, answer any) error {
+func reply(w http.ResponseWriter, answer any) error { return answerWith(w, "application/json", answer) }
+
+func answerWith(w http.ResponseWriter, mediaType string, answer any) error {
 	b, err := json.Marshal(answer)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaType)
 	_, _ = w.Write(append(b, '\n')) // a client that has gone hears nothing
 	return nil
 }

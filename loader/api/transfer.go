@@ -44,10 +44,11 @@ func (s *Server) importRoutes(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.end(out, r, err)
 	}
-	if out == nil {
-		out = newStream(w, string(JSONL))
+	done := Progress{Read: n.lines, Done: true, Added: n.routes}
+	if out == nil { // one line needs no stream
+		return answerWith(w, string(JSONL), done)
 	}
-	return s.end(out, r, out.line(Progress{Read: n.lines, Done: true, Added: n.routes}))
+	return s.end(out, r, out.line(done))
 }
 
 type imported struct{ lines, routes int }

@@ -103,6 +103,7 @@ type Log struct {
 	ring    [Size]Event // number n is at n % Size
 	last    uint64      // number of the newest
 	by      map[Kind]*tally
+	ends    time.Time     // when the first of the current spans does; zero: none is current
 	changed chan struct{} // closed and replaced at each event
 }
 
@@ -141,6 +142,9 @@ func (l *Log) Note(kind Kind, compose func() Event) {
 	}
 	if t.spent++; t.spent == 1 {
 		t.since = now
+		if l.ends.IsZero() {
+			l.ends = now.Add(span)
+		}
 	}
 	e := compose()
 	e.Kind = kind
@@ -149,9 +153,19 @@ func (l *Log) Note(kind Kind, compose func() Event) {
 
 // settle ends the spans that are over and tells what they had to leave out.
 func (l *Log) settle(now time.Time) {
+	if l.ends.IsZero() || now.Before(l.ends) {
+		return
+	}
+	l.ends = time.Time{}
 	for _, k := range Kinds {
 		t := l.by[k]
-		if t.spent == 0 || now.Sub(t.since) < span {
+		if t.spent == 0 {
+			continue
+		}
+		if end := t.since.Add(span); now.Before(end) {
+			if l.ends.IsZero() || end.Before(l.ends) {
+				l.ends = end
+			}
 			continue
 		}
 		over := t.over

@@ -79,6 +79,10 @@ func (r *RIB) tell() {
 		return
 	}
 	runtime.Gosched()
+	r.tellNow()
+}
+
+func (r *RIB) tellNow() {
 	for _, t := range r.turns {
 		r.turned(t)
 	}

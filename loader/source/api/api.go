@@ -5,6 +5,8 @@
 // refuses it, the journal is cut back to where it was. It is answered for when the disk has it (disk.go), which packets need
 // not wait for. What a crash can leave is therefore a change that is on disk and was never answered for, which is either
 // outcome the caller had to expect.
+//
+// One change after another is written, and reported in that order; but a short one does not wait for a long one (keeper.go).
 package api
 
 import (
@@ -33,22 +35,27 @@ type Source struct {
 	names api.Names
 	held  Held
 	log   *slog.Logger
-	work  chan work
+	short chan work
+	long  chan work     // waits for the long change that is under way
 	ready chan struct{} // closed once synced
 	gone  chan struct{} // closed when Run has returned
 }
 
 // work is a change on its way to the goroutine that owns the journal.
 type work struct {
-	do   func(context.Context, *journal, route.Reporter) error
-	done chan error
+	changes []route.Change
+	flush   func(context.Context, *journal, route.Reporter) error // instead of changes
+	done    chan error
 }
+
+// short is how many changes the RIB takes in one go. More of them are a long change.
+const short = 16
 
 // New returns the source whose journal is the file at path.
 func New(path string, names api.Names, held Held, log *slog.Logger) *Source {
 	return &Source{
 		path: path, names: names, held: held, log: log,
-		work: make(chan work), ready: make(chan struct{}), gone: make(chan struct{}),
+		short: make(chan work), long: make(chan work), ready: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
 
@@ -73,26 +80,9 @@ func (s *Source) Run(ctx context.Context, to route.Reporter) error {
 		return err
 	}
 	close(s.ready)
-	d := newDisk(j)
-	defer d.finish()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-d.synced:
-			d.answer(err)
-		case w := <-s.work:
-			if err := w.do(ctx, j, to); err != nil {
-				w.done <- err
-				continue
-			}
-			d.await(w.done)
-			if j.wasteful() {
-				d.finish()
-				s.compact(ctx, j)
-			}
-		}
-	}
+	k := &keeper{Source: s, journal: j, disk: newDisk(j), to: to}
+	k.run(ctx)
+	return nil
 }
 
 func (s *Source) restore(ctx context.Context, to route.Reporter, changes []route.Change) error {
@@ -114,9 +104,7 @@ func (s *Source) restore(ctx context.Context, to route.Reporter, changes []route
 
 // Inject applies changes all or nothing; see api.Injector.
 func (s *Source) Inject(ctx context.Context, changes []route.Change) error {
-	return s.ask(ctx, func(ctx context.Context, j *journal, to route.Reporter) error {
-		return s.inject(ctx, j, to, changes)
-	})
+	return s.ask(ctx, work{changes: changes})
 }
 
 func (s *Source) mustHave(ctx context.Context, key route.Key) error {
@@ -131,29 +119,10 @@ func (s *Source) mustHave(ctx context.Context, key route.Key) error {
 	}
 }
 
-func (s *Source) inject(ctx context.Context, j *journal, to route.Reporter, changes []route.Change) error {
-	for i := range changes {
-		if !changes[i].Withdraw {
-			continue
-		}
-		if err := s.mustHave(ctx, changes[i].Key); err != nil {
-			return err
-		}
-	}
-	before := j.size
-	if err := j.append(changes); err != nil {
-		return fmt.Errorf("keep injected routes: %w: nothing was changed", err)
-	}
-	if err := to.Report(ctx, changes); err != nil {
-		return errors.Join(err, j.cut(before))
-	}
-	return nil
-}
-
 // Flush withdraws everything and returns how much that was.
 func (s *Source) Flush(ctx context.Context) (int, error) {
 	n := 0
-	err := s.ask(ctx, func(ctx context.Context, j *journal, to route.Reporter) error {
+	flush := func(ctx context.Context, j *journal, to route.Reporter) error {
 		if err := s.held.Each(ctx, func(*route.Claim) error { n++; return nil }); err != nil {
 			return err
 		}
@@ -170,15 +139,20 @@ func (s *Source) Flush(ctx context.Context) (int, error) {
 			return errors.Join(err, j.cut(before))
 		}
 		return nil
-	})
+	}
+	err := s.ask(ctx, work{flush: flush})
 	return n, err
 }
 
 // ask hands work to Run. Once it is taken, it is done whether or not the caller waits.
-func (s *Source) ask(ctx context.Context, do func(context.Context, *journal, route.Reporter) error) error {
-	w := work{do, make(chan error, 1)}
+func (s *Source) ask(ctx context.Context, w work) error {
+	w.done = make(chan error, 1)
+	to := s.short
+	if w.flush != nil || len(w.changes) > short {
+		to = s.long
+	}
 	select {
-	case s.work <- w:
+	case to <- w:
 	case <-s.gone:
 		return &api.Error{Message: "injected routes are not served", Hint: "the daemon is stopping, or could not read " + s.path + ": see its log", Status: 503}
 	case <-ctx.Done():

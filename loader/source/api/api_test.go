@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ type fakeRIB struct {
 	sync.Mutex
 	routes, heard map[route.Key]route.Claim
 	refuse        error
+	hold          chan struct{} // until it is closed, long changes are under way; nil: never
 }
 
 func newRIB() *fakeRIB { return &fakeRIB{routes: make(map[route.Key]route.Claim)} }
@@ -53,6 +55,9 @@ func (r *fakeRIB) Begin(context.Context) error {
 }
 
 func (r *fakeRIB) Report(_ context.Context, changes []route.Change) error {
+	if r.hold != nil && len(changes) > short {
+		<-r.hold
+	}
 	r.Lock()
 	defer r.Unlock()
 	if r.refuse != nil {
@@ -251,7 +256,8 @@ func TestDiskRefuses(t *testing.T) {
 	j.file = readOnly
 	rib := newRIB()
 	s := New(path, fakeNames{}, rib, slog.New(slog.DiscardHandler))
-	if err := s.inject(t.Context(), j, rib, []route.Change{add("10.0.0.1/32", "192.0.2.2")}); err == nil || rib.state() != "" {
+	k := &keeper{Source: s, journal: j, disk: newDisk(j), to: rib}
+	if err := k.take(t.Context(), work{changes: []route.Change{add("10.0.0.1/32", "192.0.2.2")}}); err == nil || rib.state() != "" {
 		t.Errorf("error %v, held\n%s", err, rib.state())
 	}
 	if err := j.append(nil); err == nil || !strings.Contains(err.Error(), "restart the daemon") {
@@ -266,7 +272,7 @@ func TestDiskFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	j := &journal{path: "j", file: null, names: fakeNames{}}
+	j := &journal{path: "j", file: null, out: newOut(), names: fakeNames{}}
 	d := newDisk(j)
 	answers := make(chan error, 3)
 	for range 3 {
@@ -513,5 +519,26 @@ func BenchmarkInject(b *testing.B) {
 		j.close()
 		b.ReportMetric(written.Sub(start).Seconds(), "s/append")
 		b.ReportMetric(time.Since(written).Seconds(), "s/load")
+	}
+}
+
+// A change makes next to no garbage: hundreds a second would have the collector at work all the time, and each change wait for it now and then.
+func TestChangesMakeLittleGarbage(t *testing.T) {
+	j, _, err := openJournal(filepath.Join(t.TempDir(), "j"), fakeNames{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close()
+	const writes = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range writes {
+		if err := j.append([]route.Change{add("10.0.0.1/32", "192.0.2.2")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / writes; each > 16<<10 {
+		t.Errorf("%d bytes for each change", each)
 	}
 }

@@ -53,6 +53,7 @@ const (
 type journal struct {
 	path    string
 	file    *os.File
+	out     *bufio.Writer // of all that is written, so that a change makes no garbage; empty between writes
 	size    int64
 	base    int64 // size when it held no waste
 	flushed bool  // all of it is waste
@@ -70,7 +71,7 @@ func openJournal(path string, names api.Names, log *slog.Logger) (*journal, []ro
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &journal{path: path, file: f, names: names}
+	j := &journal{path: path, file: f, out: newOut(), names: names}
 	changes, err := j.load(log)
 	if err != nil {
 		f.Close()
@@ -312,7 +313,7 @@ func (j *journal) write(f func(*bufio.Writer) error) error {
 		return j.broken
 	}
 	before := j.size
-	n, err := writeTo(j.file, f)
+	n, err := j.writeTo(j.file, f)
 	j.size += n
 	if err != nil {
 		return errors.Join(err, j.cut(before))
@@ -320,19 +321,30 @@ func (j *journal) write(f func(*bufio.Writer) error) error {
 	return nil
 }
 
+func newOut() *bufio.Writer { return bufio.NewWriterSize(nil, 1<<18) }
+
 // writeTo counts what has reached the file.
-func writeTo(file *os.File, f func(*bufio.Writer) error) (int64, error) {
-	start, err := file.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return 0, err
-	}
-	w := bufio.NewWriterSize(file, 1<<18)
-	err = f(w)
+func (j *journal) writeTo(file *os.File, f func(*bufio.Writer) error) (int64, error) {
+	to := counted{file: file}
+	j.out.Reset(&to)
+	err := f(j.out)
 	if err == nil {
-		err = w.Flush()
+		err = j.out.Flush()
 	}
-	end, seekErr := file.Seek(0, io.SeekCurrent)
-	return end - start, errors.Join(err, seekErr)
+	j.out.Reset(nil)
+	return to.n, err
+}
+
+// counted is a file that counts what it took.
+type counted struct {
+	file *os.File
+	n    int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.file.Write(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // cut takes back everything behind size. Where that fails nothing more is written, because a half-written change
@@ -368,7 +380,7 @@ func (j *journal) rewrite(each func(write func(*route.Claim) error) error) error
 		return err
 	}
 	lines := api.NewRouteWriter(api.JSONL, j.names)
-	n, err := writeTo(file, func(w *bufio.Writer) error {
+	n, err := j.writeTo(file, func(w *bufio.Writer) error {
 		for _, line := range j.orphans {
 			w.WriteString(line) // an error sticks to the writer
 		}
