@@ -33,6 +33,7 @@ type happening struct {
 	Trials   int           `json:"trials"`
 	Sent     int           `json:"sent"`
 	Lost     int           `json:"lost"`     // whatever the reason
+	Lossy    int           `json:"lossy"`    // trials that lost some
 	Overflow overflow      `json:"overflow"` // of them
 	Refused  int           `json:"refused"`  // of them, by the data path's own counters: packets that ended otherwise than forwarded
 	Deepest  int           `json:"deepest"`  // packets under way, at most
@@ -249,7 +250,7 @@ func while(c offerer, l load, do func() error) (h happening, err error) {
 
 func (h *happening) add(o outcome) {
 	h.sum(happening{
-		Sending: float64(o.sent) / o.rate, Trials: 1, Sent: o.sent, Lost: o.lost(), Overflow: o.overflow, Deepest: o.deepest, Longest: o.stalls.Longest,
+		Sending: float64(o.sent) / o.rate, Trials: 1, Sent: o.sent, Lost: o.lost(), Lossy: min(o.lost(), 1), Overflow: o.overflow, Deepest: o.deepest, Longest: o.stalls.Longest,
 	})
 }
 
@@ -340,8 +341,8 @@ func (r *Result) writeZeroLoss(b *strings.Builder) {
 	fmt.Fprintf(b, "At %.0f%% of the rate up to which not one packet is lost, while this happens to the daemon. Daemon and generator share one core, forwarder and receiver the other, with a "+
 		"queue of %d frames in front. *Lost* is every packet that was sent and has not arrived; *queue full* those of them that found no room there: the core was away for longer, or slower than "+
 		"during the search. *Refused* is what the data path itself has counted otherwise than as forwarded.\n\n"+
-		"| what happens | hosts | times, taking | packets, at Mpps of | lost | queue full | refused | most under way | longest without an arrival |\n"+
-		"|---|---|---|---|---|---|---|---|---|\n", 100*zeroLossPart, r.ZeroLoss[i].Queue)
+		"| what happens | hosts | times, taking | packets, at Mpps of | lost | in trials | queue full | refused | most under way | longest without an arrival |\n"+
+		"|---|---|---|---|---|---|---|---|---|---|\n", 100*zeroLossPart, r.ZeroLoss[i].Queue)
 	for _, z := range r.ZeroLoss {
 		var took []float64
 		var all happening
@@ -349,8 +350,8 @@ func (r *Result) writeZeroLoss(b *strings.Builder) {
 			took = append(took, h.Seconds)
 			all.sum(h)
 		}
-		fmt.Fprintf(b, "| %s | %s | %d, %.2f s | %d, %.2f of %.2f | **%d** | %d | %d | %d | %.1f ms |\n", z.What, size(z.Hosts), len(took), summarize(took).Median,
-			all.Sent, float64(all.Sent)/max(all.Sending, 1e-9)/1e6, z.LossFree.Rate/1e6, all.Lost, all.Overflow.Queue, all.Refused, all.Deepest, all.Longest.Seconds()*1e3)
+		fmt.Fprintf(b, "| %s | %s | %d, %.2f s | %d, %.2f of %.2f | **%d** | %d of %d | %d | %d | %d | %.1f ms |\n", z.What, size(z.Hosts), len(took), summarize(took).Median,
+			all.Sent, float64(all.Sent)/max(all.Sending, 1e-9)/1e6, z.LossFree.Rate/1e6, all.Lost, all.Lossy, all.Trials, all.Overflow.Queue, all.Refused, all.Deepest, all.Longest.Seconds()*1e3)
 	}
 	b.WriteString("\n")
 }
@@ -360,6 +361,7 @@ func (h *happening) sum(more happening) {
 	h.Trials += more.Trials
 	h.Sent += more.Sent
 	h.Lost += more.Lost
+	h.Lossy += more.Lossy
 	h.Overflow.add(more.Overflow)
 	h.Refused += more.Refused
 	h.Deepest = max(h.Deepest, more.Deepest)

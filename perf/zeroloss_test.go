@@ -24,7 +24,7 @@ func TestWhile(t *testing.T) {
 	})
 	h, err := while(offers, load{}, func() error { <-over; return nil })
 	n := h.Trials
-	want := happening{h.Seconds, h.Sending, n, 1000 * n, 10 * n, overflow{7 * n, 2 * n, 0}, 0, 100 + n, time.Duration(n)}
+	want := happening{h.Seconds, h.Sending, n, 1000 * n, 10 * n, n, overflow{7 * n, 2 * n, 0}, 0, 100 + n, time.Duration(n)}
 	if err != nil || n < 3 || h != want || h.Seconds == 0 || h.Sending == 0 {
 		t.Errorf("%+v, %v", h, err)
 	}
@@ -73,8 +73,8 @@ func TestSystemTables(t *testing.T) {
 	}
 	r.System = []*systemRow{none, row}
 	r.ZeroLoss = []*zeroLossRow{{What: "an upgrade", Hosts: 1024, Queue: 16384, LossFree: search{Rate: 1.11e6}, Times: []happening{
-		{Seconds: 1, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 1, Refused: 1, Deepest: 200, Longest: 2e6},
-		{Seconds: 3, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 2, Overflow: overflow{Queue: 2}, Deepest: 300, Longest: 1e6},
+		{Seconds: 1, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 1, Lossy: 1, Refused: 1, Deepest: 200, Longest: 2e6},
+		{Seconds: 3, Sending: 0.5, Trials: 5, Sent: 500_000, Lost: 2, Lossy: 1, Overflow: overflow{Queue: 2}, Deepest: 300, Longest: 1e6},
 	}}}
 	text := r.markdown()
 	for _, want := range []string{
@@ -84,7 +84,7 @@ func TestSystemTables(t *testing.T) {
 		"of 30 trials 3 were repeated",
 		"| Roam | 64 bytes | 1 | 50% | 1.0 | 2.0 | 3.0 | 2000.0 |",
 		"with a queue of 16384 frames",
-		"| an upgrade | 1 Ki | 2, 2.00 s | 1000000, 1.00 of 1.11 | **3** | 2 | 1 | 300 | 2.0 ms |",
+		"| an upgrade | 1 Ki | 2, 2.00 s | 1000000, 1.00 of 1.11 | **3** | 2 of 10 | 2 | 1 | 300 | 2.0 ms |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
