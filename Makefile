@@ -9,7 +9,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
 
 # What the programs in the lab are made of: namespaces and their hosts, peers, captures, load.
-LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables strace keepalived
+LAB := iproute2 iputils-ping iputils-tracepath ethtool tcpdump tshark iperf3 frr bird2 prometheus procps kmod util-linux nftables strace keepalived netsniff-ng
 # Who forwards beside us in the benchmark: Open vSwitch and DPDK in user space.
 PEERS := openvswitch-switch dpdk-dev
 # clang is pinned because the generated objects are committed and compared byte by byte.

@@ -35,7 +35,7 @@ enum limits {
 	ICMP_SOURCES = 16384,	/* senders whose error messages are rationed at a time */
 	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
 	SIGHT_BUDGETS = 16384,	/* addresses and askers whose sightings are rationed at a time */
-	SEEN_ENTRIES = 8192,	/* senders that were looked up moments ago */
+	SEEN_ENTRIES = 8192,	/* senders that were looked up moments ago; hosts that moved and were sent something then */
 	SHADOW_HOSTS = 16384,	/* hosts that shadow mode has notes of at a time */
 	SHADOW_PAIRS = 65536,	/* and pairs of them */
 	TRACE_FILTERS = 8,	/* who may trace at a time */

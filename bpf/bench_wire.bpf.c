@@ -54,6 +54,7 @@ struct timetable wire_timetable = {};
 struct witness {
 	__u64 patience;		/* ns, set before a run: silence for longer is a stall */
 	__u64 longest;		/* ns of silence */
+	__u64 deepest;		/* packets under way, at most */
 	__u64 stalls;
 	__u64 aside;		/* packets set aside */
 	__u64 aside_lost;	/* of them */
@@ -97,6 +98,65 @@ struct {
 	__type(value, struct arrivals);
 } wire_sunk SEC(".maps");
 
+/* A queue in front of the forwarder, as long as the ring of a card: the end of a cable has room for 256 frames. A thread of the kernel on the
+ * forwarder's CPU takes 8 at a time from it, puts them into the cable, and has them forwarded before it takes more.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_CPUMAP);
+	__uint(max_entries, 1);	/* CPUs, which the loader counts */
+	__type(key, __u32);
+	__type(value, struct bpf_cpumap_val);
+} wire_queue SEC(".maps");
+
+__u32 wire_queued = 0;		/* the generator's frames go through it */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} wire_cable SEC(".maps");
+
+SEC("xdp/cpumap")
+int wire_hand_over(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&wire_cable, 0, XDP_DROP);
+}
+
+/* Where frames found no room, on their way through the queue. */
+struct overflow {
+	__u64 queue;
+	__u64 cable;		/* its end at the forwarder */
+	__u64 behind;		/* the end of the cable behind the forwarder */
+};
+
+struct overflow wire_overflow = {};
+
+__u32 wire_queue_id = 0;
+
+SEC("tp_btf/xdp_cpumap_enqueue")
+int wire_enqueue(__u64 *ctx)
+{
+	__u32 map = ctx[0], drops = ctx[2];
+
+	if (map == wire_queue_id)
+		wire_overflow.queue += drops;
+	return 0;
+}
+
+/* The thread hands over to the cable that it says frames have come from. What others on this machine lose meanwhile counts as lost behind. */
+SEC("tp_btf/xdp_devmap_xmit")
+int wire_xmit(__u64 *ctx)
+{
+	__u32 drops = ctx[3];
+
+	if (drops && ctx[0] == ctx[1])
+		wire_overflow.cable += drops;
+	else if (drops)
+		wire_overflow.behind += drops;
+	return 0;
+}
+
 struct wire_frame {
 	struct ethhdr eth;
 	struct iphdr ip;
@@ -132,6 +192,8 @@ static __always_inline void watch(__u64 made, __u64 now)
 		return;
 	next = seen->next;
 	lost = seen->lost; /* after next: then it holds all that was lost before it */
+	if (next < made && made - next > w->deepest)
+		w->deepest = made - next;
 	if (next != w->next || next >= made) {
 		end_stall(w, made, next, lost);
 		w->at = now;
@@ -236,7 +298,7 @@ int wire_generate(struct xdp_md *ctx)
 	f->udp.len = bpf_htons(bytes - sizeof(f->eth) - sizeof(f->ip));
 	f->number = wire_run << RUN_SHIFT | (wire_timetable.made - 1);
 	f->stamp = wire_timetable.last = bpf_ktime_get_ns();
-	return XDP_TX;
+	return wire_queued ? bpf_redirect_map(&wire_queue, wire_sink_cpu, XDP_ABORTED) : XDP_TX;
 }
 
 static __always_inline __u32 bucket_of(__u64 ns)

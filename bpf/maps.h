@@ -164,6 +164,14 @@ struct {
 	__type(value, __u64);
 } seen SEC(".maps");
 
+/* Who is waited for, and was sent something moments ago. Not shared between generations. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SEEN_ENTRIES);
+	__type(key, __u32);
+	__type(value, __u64);
+} awaited SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, SIGHT_BUDGETS);

@@ -239,11 +239,44 @@ __attribute__((noinline)) int want_ip(struct xdp_md *ctx, __u32 slot, __u32 tena
 		    half(ip6->daddr.s6_addr32), half(ip6->daddr.s6_addr32 + 2));
 }
 
-/* Reports that a packet left for a host that moved. Until the daemon takes the flag from its next hop, once a second at most. */
+static __always_inline __u64 who4(__u32 tenant, __u32 addr)
+{
+	return (__u64)tenant << 32 | addr;
+}
+
+static __always_inline __u64 who6(__u32 tenant, __u64 hi, __u64 lo)
+{
+	__u64 who = ((__u64)tenant << 52 ^ hi) + hosts6_config.seed[0];
+
+	who = who * (hosts6_config.seed[1] | 1) + lo;
+	return who ^ who >> 32; /* the last bytes of an address, in which neighbours differ, are the highest here, of which the word keeps nothing */
+}
+
+/* Did this come by moments ago? The word that is left says who, and when: 16 jiffies are one moment. For IPv4 it is exact, since
+ * tenant and address have as many bits as are kept of a product that is one to one. For IPv6 the seed keeps others from
+ * finding an address whose word is the same.
+ */
+static __always_inline int lately(void *words, __u64 who)
+{
+	__u64 hash = who * MIX1, word = hash << 20 | (bpf_jiffies64() >> 4 & 0xfffff), *entry;
+	__u32 index = (hash >> 32) % SEEN_ENTRIES;
+
+	entry = bpf_map_lookup_elem(words, &index);
+	if (!entry || *(volatile __u64 *)entry == word)
+		return 1;
+	*(volatile __u64 *)entry = word;
+	return 0;
+}
+
+/* Reports that a packet left for a host that moved: until the daemon takes the flag from its next hop, once a second at most. In a storm of moves
+ * that is every packet, so its ration is asked for once in a moment.
+ */
 __attribute__((noinline)) int first(__u32 slot, __u32 tenant, __u64 hi, __u64 lo)
 {
 	struct sighting s = { .addr = { hi, hi >> 32, lo, lo >> 32 }, .tenant = tenant, .port = slot, .kind = SIGHT_FIRST };
 
+	if (lately(&awaited, is4(hi, lo) ? who4(tenant, bpf_ntohl(lo >> 32)) : who6(tenant, hi, lo)))
+		return 0;
 	if (ration(RATION_FIRST, tenant, hi, lo, 1, 1))
 		tell(&s);
 	return 0;
@@ -255,31 +288,9 @@ static __always_inline void sight_link(const struct pkt *p)
 		sight_arp(p->ctx, p->slot, p->tenant, p->l3);
 }
 
-/* Was this sender looked up moments ago? The word that is left says who, and when: 16 jiffies are one moment. For IPv4 it is exact, since
- * tenant and address have as many bits as are kept of a product that is one to one. For IPv6 the seed keeps others from
- * finding a sender whose word is the same.
- */
 static __always_inline int seen_lately(const struct pkt *p)
 {
-	__u64 who = (__u64)p->tenant << 32;
-	__u64 hash, word, *entry;
-	__u32 index;
-
-	if (p->v6) {
-		who = ((who << 20 ^ half(p->src6)) + hosts6_config.seed[0]) * (hosts6_config.seed[1] | 1) + half(p->src6 + 2);
-		who ^= who >> 32; /* the last bytes of an address, in which neighbours differ, are the highest here, of which the word keeps nothing */
-	} else {
-		who |= p->src4;
-	}
-	hash = who * MIX1;
-	word = hash << 20 | (bpf_jiffies64() >> 4 & 0xfffff);
-	index = (hash >> 32) % SEEN_ENTRIES;
-	entry = bpf_map_lookup_elem(&seen, &index);
-
-	if (!entry || *(volatile __u64 *)entry == word)
-		return 1;
-	*(volatile __u64 *)entry = word;
-	return 0;
+	return lately(&seen, p->v6 ? who6(p->tenant, half(p->src6), half(p->src6 + 2)) : who4(p->tenant, p->src4));
 }
 
 static __always_inline void sight_source(const struct pkt *p)

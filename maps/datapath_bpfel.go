@@ -672,6 +672,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	datapathMapAdjacencies     = "adjacencies"
+	datapathMapAwaited         = "awaited"
 	datapathMapComplaints      = "complaints"
 	datapathMapCounters        = "counters"
 	datapathMapHostOverflow    = "host_overflow"
@@ -783,6 +784,7 @@ type datapathProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Awaited         *ebpf.MapSpec `ebpf:"awaited"`
 	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	HostOverflow    *ebpf.MapSpec `ebpf:"host_overflow"`
@@ -864,6 +866,7 @@ func (o *datapathObjects) Close() error {
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Awaited         *ebpf.Map `ebpf:"awaited"`
 	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	HostOverflow    *ebpf.Map `ebpf:"host_overflow"`
@@ -900,6 +903,7 @@ type datapathMaps struct {
 func (m *datapathMaps) Close() error {
 	return _DatapathClose(
 		m.Adjacencies,
+		m.Awaited,
 		m.Complaints,
 		m.Counters,
 		m.HostOverflow,

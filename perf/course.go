@@ -121,5 +121,9 @@ func (c *course) close() error {
 // own gives the forwarder's receiving a thread of its own, on the last CPU. Without, the kernel would do it where the sender is.
 func (c *course) own() error {
 	c.gw.Run("unshare", "-m", "sh", "-c", "mount -t sysfs none /sys && echo 1 >/sys/class/net/lan0/threaded")
-	return pinNamed("napi/lan0-", lastCPU())
+	err := eachNamed("napi/lan0-", func(pid int) error { return errors.Join(pin(pid, lastCPU()), realtime(pid)) })
+	if err != nil {
+		return fmt.Errorf("threaded NAPI needs Linux 5.12: %w", err)
+	}
+	return nil
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinNamed keeps kernel threads on a CPU.
-func pinNamed(prefix string, cpu int) error {
+// eachNamed calls fn with every thread of the kernel whose name begins so.
+func eachNamed(prefix string, fn func(pid int) error) error {
 	found := false
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, file := range names {
@@ -23,13 +23,13 @@ func pinNamed(prefix string, cpu int) error {
 			continue
 		}
 		pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
-		if err := errors.Join(pin(pid, cpu), realtime(pid)); err != nil {
+		if err := fn(pid); err != nil {
 			return err
 		}
 		found = true
 	}
 	if !found {
-		return fmt.Errorf("the kernel has no thread %s…: threaded NAPI needs Linux 5.12", prefix)
+		return fmt.Errorf("the kernel has no thread %s…", prefix)
 	}
 	return nil
 }
@@ -60,6 +60,22 @@ func ordinary(pid int) error {
 		return fmt.Errorf("have thread %d run beside others: %w", pid, err)
 	}
 	return nil
+}
+
+// takeCPU has whoever receives on the last CPU wait: a thread that goes before it spins there. The thread must not end with that, because
+// processes that were started from it would, too.
+func takeCPU(length time.Duration) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var home unix.CPUSet
+	before := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 2}
+	if err := errors.Join(unix.SchedGetaffinity(0, &home), pin(0, lastCPU()), unix.SchedSetAttr(0, &before, 0)); err != nil {
+		return fmt.Errorf("take the last CPU: %w", err)
+	}
+	for end := time.Now().Add(length); time.Now().Before(end); {
+	}
+	back := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
+	return errors.Join(unix.SchedSetAttr(0, &back, 0), unix.SchedSetaffinity(0, &home))
 }
 
 // pin keeps a thread, 0 for the calling one, on a CPU.

@@ -44,7 +44,7 @@ func lossFree(c offerer, l load) (s search, err error) {
 			return s, err
 		}
 		s.capacity = max(s.capacity, o.delivered())
-		if o.loss() > lossBound {
+		if o.loss() > l.bound() {
 			high = l.rate
 			continue
 		}
@@ -71,7 +71,7 @@ func (s *search) attempt(c offerer, l load) (best outcome, err error) {
 		switch {
 		case !o.judged():
 			s.Again++
-		case o.loss() <= lossBound:
+		case o.loss() <= l.bound():
 			return o, nil
 		default:
 			if lossy++; lossy == believed {

@@ -20,6 +20,7 @@ type load struct {
 	hosts    int
 	timed    bool    // packets are timed at the sink, which costs it some
 	capacity float64 // packets a second that the forwarder delivers at most; 0 where nobody knows
+	strict   bool    // not one packet may be lost, in stalls neither: there is a queue to wait in
 }
 
 const (
@@ -32,9 +33,17 @@ const (
 	silent = 128
 )
 
-// patience is how long nothing may arrive. Where nobody knows how fast the forwarder is, nothing is a stall.
+// bound is the part of packets that may be lost.
+func (l load) bound() float64 {
+	if l.strict {
+		return 0
+	}
+	return lossBound
+}
+
+// patience is how long nothing may arrive. Where nobody knows how fast the forwarder is, or nobody asks, nothing is a stall.
 func (l load) patience() time.Duration {
-	if l.capacity == 0 {
+	if l.capacity == 0 || l.strict {
 		return time.Hour
 	}
 	return time.Duration(silent / min(l.rate, l.capacity) * 1e9)
@@ -46,6 +55,8 @@ type outcome struct {
 	rate           float64   // that was offered: a generator that cannot keep up offers less
 	took           []float64 // ns that packets were under way, by bucket: numbers of packets
 	stalls         stalls
+	deepest        int           // packets that were under way, at most
+	overflow       overflow      // where some of those lost found no room: of those that went through a queue
 	late           time.Duration // the generator was, at most
 }
 
@@ -96,6 +107,9 @@ func (c *course) offer(l load) (o outcome, err error) {
 	if o.received, err = c.settle(int(table.Made)); err != nil {
 		return o, err
 	}
+	if o.overflow, err = c.overflowed(); err != nil {
+		return o, err
+	}
 	o.judge(&table, &witness)
 	if c.reach = max(c.reach, o.rate); o.rate < 0.9*l.rate {
 		c.reach = o.rate
@@ -120,7 +134,7 @@ func (c *course) prepare(l load) error {
 	}
 	c.run++
 	err := errors.Join(
-		c.wire.Run.Set(c.run), c.wire.Timetable.Set(&table), c.wire.Timed.Set(timed), c.wire.Witness.Set(&bench.Witness{Patience: uint64(l.patience())}),
+		c.wire.Run.Set(c.run), c.wire.Timetable.Set(&table), c.wire.Timed.Set(timed), c.wire.Witness.Set(&bench.Witness{Patience: uint64(l.patience())}), c.wire.Overflow.Set(&bench.Overflow{}),
 		c.wire.Sunk.Put(uint32(0), make([]bench.Arrivals, ebpf.MustPossibleCPU())),
 	)
 	if err != nil {
@@ -151,7 +165,7 @@ func (c *course) generate(l load, packets int) error {
 func (o *outcome) judge(t *bench.Timetable, w *bench.Witness) {
 	o.sent = int(t.Made)
 	o.rate = float64(o.sent) / (float64(t.Last-t.First-t.Paused) / 1e9)
-	o.late = time.Duration(t.Late)
+	o.late, o.deepest = time.Duration(t.Late), int(w.Deepest)
 	o.stalls = stalls{Times: int(w.Stalls), Longest: time.Duration(w.Longest), Sent: int(w.Aside), Lost: int(w.AsideLost)}
 	if w.Until != 0 {
 		o.stalls.Sent += o.sent - int(w.From)

@@ -2,11 +2,8 @@ package main
 
 import (
 	"errors"
-	"runtime"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"roam/lab"
 	"roam/maps/bench"
@@ -39,23 +36,6 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: rate %v, %v late", test.name, o.rate, o.late)
 		}
 	}
-}
-
-// takeCPU has whoever receives on the last CPU wait: a thread that goes before it spins there.
-func takeCPU(length time.Duration) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and ends with it
-		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 2}
-		if err := errors.Join(pin(0, lastCPU()), unix.SchedSetAttr(0, &attr, 0)); err != nil {
-			done <- err
-			return
-		}
-		for end := time.Now().Add(length); time.Now().Before(end); {
-		}
-		done <- nil
-	}()
-	return <-done
 }
 
 // A forwarder whose CPU is taken away has stalled, and what it lost is set aside; one that cannot keep up has not. The witness needs the

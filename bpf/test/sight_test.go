@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
 
 	"roam/maps"
@@ -65,6 +66,20 @@ func watchAs(t *testing.T, w *world, role uint8) *watched {
 // forget gives every address its whole ration again, and has senders looked up anew.
 func (w *watched) forget(t *testing.T) {
 	t.Helper()
+	w.forgetRations()
+	n := w.objects.Seen.MaxEntries()
+	slots := make([]uint32, n)
+	for i := range slots {
+		slots[i] = uint32(i)
+	}
+	for _, words := range []*ebpf.Map{w.objects.Seen, w.objects.Awaited} {
+		if _, err := words.BatchUpdate(slots, make([]uint64, n), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (w *watched) forgetRations() {
 	var key [24]byte
 	var keys [][24]byte
 	it := w.objects.SightBudgets.Iterate()
@@ -73,14 +88,6 @@ func (w *watched) forget(t *testing.T) {
 	}
 	for _, key := range keys {
 		_ = w.objects.SightBudgets.Delete(key)
-	}
-	n := w.objects.Seen.MaxEntries()
-	slots := make([]uint32, n)
-	for i := range slots {
-		slots[i] = uint32(i)
-	}
-	if _, err := w.objects.Seen.BatchUpdate(slots, make([]uint64, n), nil); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -262,6 +269,27 @@ func TestFirstPackets(t *testing.T) {
 		w.forget(t)
 		if got := w.seen(t, in); !slices.Equal(got, []string{first}) {
 			t.Errorf("%s: reported %q a second later", f, got)
+		}
+	}
+}
+
+// While a host is waited for, its packets cost a word: the ration is asked for once in a moment. Were it asked for each time, each would be
+// told of here, where all rations are forgotten at once.
+func TestFirstPacketsAreCheap(t *testing.T) {
+	const moved, id, packets = 8, 108, 100
+	for _, f := range families {
+		w := watch(t)
+		in := send(hostMAC(seenHere), f.addr(seenHere), f.addr(moved))
+		w.host(tenant1, f.addr(moved), id)
+		w.local(id, hostMAC(moved), w.slot)
+		w.nexthop(id, maps.Nexthop{Kind: maps.KindLocal, Flags: maps.FlagMoved | maps.FlagAwaited, Index: id})
+		told := 0
+		for range packets {
+			w.forgetRations()
+			told += len(w.seen(t, in))
+		}
+		if told == 0 || told == packets {
+			t.Errorf("%s: %d of %d packets were told of", f, told, packets)
 		}
 	}
 }

@@ -77,6 +77,12 @@ type Witness = wireWitness
 // Arrivals are what the sink counts.
 type Arrivals = wireArrivals
 
+// Queue is an entry of the queue in front of the forwarder: how many frames fit, and what is done with them behind it.
+type Queue = wireBpfCpumapVal
+
+// Overflow is where frames found no room.
+type Overflow = wireOverflow
+
 // Wire is both ends of the wire of the system benchmark.
 type Wire struct {
 	Generate  *ebpf.Program  `ebpf:"wire_generate"`
@@ -91,6 +97,14 @@ type Wire struct {
 	Redirect  *ebpf.Program  `ebpf:"wire_redirect"`  // to what Out holds
 	Out       *ebpf.Map      `ebpf:"wire_out"`       // an interface index
 	Sunk      *ebpf.Map      `ebpf:"wire_sunk"`      // Arrivals, each CPU its own
+	Queued    *ebpf.Variable `ebpf:"wire_queued"`    // uint32: 1 where frames go through Queue, and by its thread through Cable
+	Queue     *ebpf.Map      `ebpf:"wire_queue"`     // by CPU
+	QueueID   *ebpf.Variable `ebpf:"wire_queue_id"`
+	Cable     *ebpf.Map      `ebpf:"wire_cable"` // an interface index
+	HandOver  *ebpf.Program  `ebpf:"wire_hand_over"`
+	Overflow  *ebpf.Variable `ebpf:"wire_overflow"` // Overflow
+	Enqueue   *ebpf.Program  `ebpf:"wire_enqueue"`
+	Xmit      *ebpf.Program  `ebpf:"wire_xmit"`
 }
 
 // LoadWire loads the ends of the wire.
@@ -99,6 +113,7 @@ func LoadWire() (*Wire, error) {
 	if err != nil {
 		return nil, err
 	}
+	spec.Maps["wire_queue"].MaxEntries = uint32(ebpf.MustPossibleCPU())
 	w := &Wire{}
 	if err := spec.LoadAndAssign(w, nil); err != nil {
 		return nil, fmt.Errorf("load the ends of the wire: %w", err)
@@ -108,7 +123,8 @@ func LoadWire() (*Wire, error) {
 
 // Close lets go of the programs; what is attached stays.
 func (w *Wire) Close() error {
-	return errors.Join(w.Generate.Close(), w.Sink.Close(), w.Redirect.Close(), w.Out.Close(), w.Took.Close(), w.Sunk.Close())
+	return errors.Join(w.Generate.Close(), w.Sink.Close(), w.Redirect.Close(), w.Out.Close(), w.Took.Close(), w.Sunk.Close(),
+		w.Queue.Close(), w.Cable.Close(), w.HandOver.Close(), w.Enqueue.Close(), w.Xmit.Close())
 }
 
 // TookNS is the middle of what the bucket of a number holds, in ns: eight buckets for each power of two.

@@ -398,6 +398,7 @@ type hashWalkReport struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	hashMapAdjacencies     = "adjacencies"
+	hashMapAwaited         = "awaited"
 	hashMapBenchPeer4      = "bench_peer4"
 	hashMapBenchPeer6      = "bench_peer6"
 	hashMapBenchSunk       = "bench_sunk"
@@ -529,6 +530,7 @@ type hashProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hashMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Awaited         *ebpf.MapSpec `ebpf:"awaited"`
 	BenchPeer4      *ebpf.MapSpec `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.MapSpec `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
@@ -616,6 +618,7 @@ func (o *hashObjects) Close() error {
 // It can be passed to loadHashObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hashMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Awaited         *ebpf.Map `ebpf:"awaited"`
 	BenchPeer4      *ebpf.Map `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.Map `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
@@ -655,6 +658,7 @@ type hashMaps struct {
 func (m *hashMaps) Close() error {
 	return _HashClose(
 		m.Adjacencies,
+		m.Awaited,
 		m.BenchPeer4,
 		m.BenchPeer6,
 		m.BenchSunk,

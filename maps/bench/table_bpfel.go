@@ -386,6 +386,7 @@ type tableWalkReport struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	tableMapAdjacencies     = "adjacencies"
+	tableMapAwaited         = "awaited"
 	tableMapBenchSunk       = "bench_sunk"
 	tableMapComplaints      = "complaints"
 	tableMapCounters        = "counters"
@@ -515,6 +516,7 @@ type tableProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tableMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Awaited         *ebpf.MapSpec `ebpf:"awaited"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
 	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
@@ -600,6 +602,7 @@ func (o *tableObjects) Close() error {
 // It can be passed to loadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tableMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Awaited         *ebpf.Map `ebpf:"awaited"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
 	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
@@ -637,6 +640,7 @@ type tableMaps struct {
 func (m *tableMaps) Close() error {
 	return _TableClose(
 		m.Adjacencies,
+		m.Awaited,
 		m.BenchSunk,
 		m.Complaints,
 		m.Counters,

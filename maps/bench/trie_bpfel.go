@@ -386,6 +386,7 @@ type trieWalkReport struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	trieMapAdjacencies     = "adjacencies"
+	trieMapAwaited         = "awaited"
 	trieMapBenchPeer4      = "bench_peer4"
 	trieMapBenchPeer6      = "bench_peer6"
 	trieMapBenchSunk       = "bench_sunk"
@@ -517,6 +518,7 @@ type trieProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type trieMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Awaited         *ebpf.MapSpec `ebpf:"awaited"`
 	BenchPeer4      *ebpf.MapSpec `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.MapSpec `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.MapSpec `ebpf:"bench_sunk"`
@@ -604,6 +606,7 @@ func (o *trieObjects) Close() error {
 // It can be passed to loadTrieObjects or ebpf.CollectionSpec.LoadAndAssign.
 type trieMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Awaited         *ebpf.Map `ebpf:"awaited"`
 	BenchPeer4      *ebpf.Map `ebpf:"bench_peer4"`
 	BenchPeer6      *ebpf.Map `ebpf:"bench_peer6"`
 	BenchSunk       *ebpf.Map `ebpf:"bench_sunk"`
@@ -643,6 +646,7 @@ type trieMaps struct {
 func (m *trieMaps) Close() error {
 	return _TrieClose(
 		m.Adjacencies,
+		m.Awaited,
 		m.BenchPeer4,
 		m.BenchPeer6,
 		m.BenchSunk,

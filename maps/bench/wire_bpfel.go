@@ -20,6 +20,22 @@ type wireArrivals struct {
 	Lost     uint64
 }
 
+type wireBpfCpumapVal struct {
+	_       structs.HostLayout
+	Qsize   uint32
+	BpfProg struct {
+		_  structs.HostLayout
+		Fd int32
+	}
+}
+
+type wireOverflow struct {
+	_      structs.HostLayout
+	Queue  uint64
+	Cable  uint64
+	Behind uint64
+}
+
 type wireTimetable struct {
 	_      structs.HostLayout
 	Gap    uint64
@@ -40,6 +56,7 @@ type wireWitness struct {
 	_         structs.HostLayout
 	Patience  uint64
 	Longest   uint64
+	Deepest   uint64
 	Stalls    uint64
 	Aside     uint64
 	AsideLost uint64
@@ -56,12 +73,20 @@ type wireWitness struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	wireMapWireCable     = "wire_cable"
 	wireMapWireOut       = "wire_out"
+	wireMapWireQueue     = "wire_queue"
 	wireMapWireSunk      = "wire_sunk"
 	wireMapWireTook      = "wire_took"
+	wireProgWireEnqueue  = "wire_enqueue"
 	wireProgWireGenerate = "wire_generate"
+	wireProgWireHandOver = "wire_hand_over"
 	wireProgWireRedirect = "wire_redirect"
 	wireProgWireSink     = "wire_sink"
+	wireProgWireXmit     = "wire_xmit"
+	wireVarWireOverflow  = "wire_overflow"
+	wireVarWireQueueId   = "wire_queue_id"
+	wireVarWireQueued    = "wire_queued"
 	wireVarWireRun       = "wire_run"
 	wireVarWireSinkCpu   = "wire_sink_cpu"
 	wireVarWireStamp     = "wire_stamp"
@@ -112,24 +137,32 @@ type wireSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireProgramSpecs struct {
+	WireEnqueue  *ebpf.ProgramSpec `ebpf:"wire_enqueue"`
 	WireGenerate *ebpf.ProgramSpec `ebpf:"wire_generate"`
+	WireHandOver *ebpf.ProgramSpec `ebpf:"wire_hand_over"`
 	WireRedirect *ebpf.ProgramSpec `ebpf:"wire_redirect"`
 	WireSink     *ebpf.ProgramSpec `ebpf:"wire_sink"`
+	WireXmit     *ebpf.ProgramSpec `ebpf:"wire_xmit"`
 }
 
 // wireMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireMapSpecs struct {
-	WireOut  *ebpf.MapSpec `ebpf:"wire_out"`
-	WireSunk *ebpf.MapSpec `ebpf:"wire_sunk"`
-	WireTook *ebpf.MapSpec `ebpf:"wire_took"`
+	WireCable *ebpf.MapSpec `ebpf:"wire_cable"`
+	WireOut   *ebpf.MapSpec `ebpf:"wire_out"`
+	WireQueue *ebpf.MapSpec `ebpf:"wire_queue"`
+	WireSunk  *ebpf.MapSpec `ebpf:"wire_sunk"`
+	WireTook  *ebpf.MapSpec `ebpf:"wire_took"`
 }
 
 // wireVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
+	WireOverflow  *ebpf.VariableSpec `ebpf:"wire_overflow"`
+	WireQueueId   *ebpf.VariableSpec `ebpf:"wire_queue_id"`
+	WireQueued    *ebpf.VariableSpec `ebpf:"wire_queued"`
 	WireRun       *ebpf.VariableSpec `ebpf:"wire_run"`
 	WireSinkCpu   *ebpf.VariableSpec `ebpf:"wire_sink_cpu"`
 	WireStamp     *ebpf.VariableSpec `ebpf:"wire_stamp"`
@@ -158,14 +191,18 @@ func (o *wireObjects) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireMaps struct {
-	WireOut  *ebpf.Map `ebpf:"wire_out"`
-	WireSunk *ebpf.Map `ebpf:"wire_sunk"`
-	WireTook *ebpf.Map `ebpf:"wire_took"`
+	WireCable *ebpf.Map `ebpf:"wire_cable"`
+	WireOut   *ebpf.Map `ebpf:"wire_out"`
+	WireQueue *ebpf.Map `ebpf:"wire_queue"`
+	WireSunk  *ebpf.Map `ebpf:"wire_sunk"`
+	WireTook  *ebpf.Map `ebpf:"wire_took"`
 }
 
 func (m *wireMaps) Close() error {
 	return _WireClose(
+		m.WireCable,
 		m.WireOut,
+		m.WireQueue,
 		m.WireSunk,
 		m.WireTook,
 	)
@@ -175,6 +212,9 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
+	WireOverflow  *ebpf.Variable `ebpf:"wire_overflow"`
+	WireQueueId   *ebpf.Variable `ebpf:"wire_queue_id"`
+	WireQueued    *ebpf.Variable `ebpf:"wire_queued"`
 	WireRun       *ebpf.Variable `ebpf:"wire_run"`
 	WireSinkCpu   *ebpf.Variable `ebpf:"wire_sink_cpu"`
 	WireStamp     *ebpf.Variable `ebpf:"wire_stamp"`
@@ -187,16 +227,22 @@ type wireVariables struct {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wirePrograms struct {
+	WireEnqueue  *ebpf.Program `ebpf:"wire_enqueue"`
 	WireGenerate *ebpf.Program `ebpf:"wire_generate"`
+	WireHandOver *ebpf.Program `ebpf:"wire_hand_over"`
 	WireRedirect *ebpf.Program `ebpf:"wire_redirect"`
 	WireSink     *ebpf.Program `ebpf:"wire_sink"`
+	WireXmit     *ebpf.Program `ebpf:"wire_xmit"`
 }
 
 func (p *wirePrograms) Close() error {
 	return _WireClose(
+		p.WireEnqueue,
 		p.WireGenerate,
+		p.WireHandOver,
 		p.WireRedirect,
 		p.WireSink,
+		p.WireXmit,
 	)
 }
 

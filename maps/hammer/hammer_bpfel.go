@@ -332,6 +332,7 @@ type HammerWalkReport struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	HammerMapAdjacencies     = "adjacencies"
+	HammerMapAwaited         = "awaited"
 	HammerMapChanges         = "changes"
 	HammerMapComplaints      = "complaints"
 	HammerMapCounters        = "counters"
@@ -442,6 +443,7 @@ type HammerProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HammerMapSpecs struct {
 	Adjacencies     *ebpf.MapSpec `ebpf:"adjacencies"`
+	Awaited         *ebpf.MapSpec `ebpf:"awaited"`
 	Changes         *ebpf.MapSpec `ebpf:"changes"`
 	Complaints      *ebpf.MapSpec `ebpf:"complaints"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
@@ -526,6 +528,7 @@ func (o *HammerObjects) Close() error {
 // It can be passed to LoadHammerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HammerMaps struct {
 	Adjacencies     *ebpf.Map `ebpf:"adjacencies"`
+	Awaited         *ebpf.Map `ebpf:"awaited"`
 	Changes         *ebpf.Map `ebpf:"changes"`
 	Complaints      *ebpf.Map `ebpf:"complaints"`
 	Counters        *ebpf.Map `ebpf:"counters"`
@@ -564,6 +567,7 @@ type HammerMaps struct {
 func (m *HammerMaps) Close() error {
 	return _HammerClose(
 		m.Adjacencies,
+		m.Awaited,
 		m.Changes,
 		m.Complaints,
 		m.Counters,
