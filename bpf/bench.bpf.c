@@ -58,6 +58,7 @@ struct {
 } bench_sunk SEC(".maps");
 
 #define BENCH_TTL 64
+#define BENCH_CALLS 8
 
 static __always_inline __u32 draw(void)
 {
@@ -186,6 +187,27 @@ SEC("xdp")
 int bench_redirect(struct xdp_md *ctx)
 {
 	return restore(ctx) ? XDP_ABORTED : bpf_redirect_map(&tx_ports, bench_traffic.egress, XDP_DROP);
+}
+
+/* Does nothing but come back. */
+__attribute__((noinline)) int bench_return(__u32 n)
+{
+	asm volatile("" : "+r"(n));
+	return n;
+}
+
+/* What calls cost that are in the walk: most of it is the way back, where the kernel guards it against speculation. */
+SEC("xdp")
+int bench_calls(struct xdp_md *ctx)
+{
+	__u32 n = 0;
+
+	if (restore(ctx))
+		return XDP_ABORTED;
+#pragma unroll
+	for (int i = 0; i < BENCH_CALLS; i++)
+		n = bench_return(n);
+	return n ? XDP_ABORTED : XDP_TX;
 }
 
 /* For the kernel to forward. */

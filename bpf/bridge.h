@@ -152,7 +152,7 @@ static __always_inline enum reason bridged_arp(struct pkt *p)
 		return DROP_SHORT;
 	if (!(eth->h_dest[0] & 1))
 		return DROP_INNER_NOT_IP;
-	if (sight_rate && run != RUN_DRY && arp->op == bpf_htons(ARP_REQUEST))
+	if (sight_rate && arp->op == bpf_htons(ARP_REQUEST))
 		want(p->slot, p->tenant, bpf_ntohl(*(__be32 *)arp->sender_ip), 0, low4(read32(arp->target_ip)));
 	return DROP_FLOOD;
 }
@@ -162,7 +162,7 @@ static __always_inline void want_solicited(const struct pkt *p)
 {
 	struct nd *nd = at(p, p->l3, ND_SOLICIT_LEN);
 
-	if (sight_rate && run != RUN_DRY && nd && nd->type == ND_SOLICIT)
+	if (sight_rate && nd && nd->type == ND_SOLICIT)
 		want(p->slot, p->tenant, half(p->src6) ^ half(p->src6 + 2), half(nd->target), half(nd->target + 2));
 }
 

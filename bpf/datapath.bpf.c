@@ -225,6 +225,7 @@ static __always_inline enum reason walk_ip(struct pkt *p)
 			p->ours = kind == MAC_FOREIGN && !stands_by(p->segment);
 		}
 	}
+	look_up_sender(p);
 	r = lookup(p);
 	if (r >= DROP_SHORT)
 		return r;
@@ -362,7 +363,7 @@ static __always_inline enum reason complain(struct pkt *p, enum reason r)
 
 	if (p->port->role & ROLE_FRAGMENT || p->nexthop.flags & (NHF_HELD | NHF_MOVED))
 		return r;
-	if (r == DROP_MTU && p->may_fragment) {
+	if (r == DROP_MTU && !(p->frag & IP_DF)) {
 		if (shadow) { /* there is no port for it yet */
 			p->egress = p->slot;
 			return p->ttl > 1 ? FWD_FRAGMENT : complain_by_icmp(p, DROP_TTL);

@@ -35,6 +35,12 @@ struct vxlan {
 	__be32 vni;		/* upper 24 bits */
 };
 
+/* What is usual: an Ethernet frame behind it. */
+struct vxlan_frame {
+	struct vxlan vxlan;
+	struct ethhdr eth;
+} __attribute__((packed));
+
 #define GPE_P 0x04
 #define GPE_OAM 0x01
 #define NEXT_IPV4 1	/* of GPE and of LISP-GPE */
@@ -281,15 +287,18 @@ __attribute__((noinline)) __u64 open_tunnel(struct xdp_md *ctx, __u32 off, __u32
 /* The usual case, without the call. A group may be asked for somebody: tenant_of() knows whether it may here. */
 static __always_inline __u64 open_vxlan(struct xdp_md *ctx, __u32 off, __u32 end)
 {
-	struct vxlan *vx = ctx_at(ctx, off, sizeof(*vx));
-	__u32 l2 = off + sizeof(*vx);
-	struct ethhdr *eth = ctx_at(ctx, l2, sizeof(*eth));
+	struct vxlan_frame *f = ctx_at(ctx, off, sizeof(*f));
+	__u32 l3 = off + sizeof(*f), vni;
 
-	if (!vx || !(vx->flags & VXLAN_I))
+	if (!f || !(f->vxlan.flags & VXLAN_I) || l3 > end)
 		return refuse(DROP_TUNNEL_HEADER);
-	if (bridging && eth && eth->h_dest[0] & 1 && l2 + sizeof(*eth) <= end)
-		return inner(l2 + sizeof(*eth), eth_proto(eth), bpf_ntohl(vx->vni) >> 8 | VNI_GROUP);
-	return open_ethernet(ctx, off + sizeof(*vx), end, bpf_ntohl(vx->vni) >> 8);
+	vni = bpf_ntohl(f->vxlan.vni) >> 8;
+	if (f->eth.h_dest[0] & 1) {
+		if (!bridging)
+			return refuse(DROP_INNER_NOT_IP);
+		vni |= VNI_GROUP;
+	}
+	return inner(l3, eth_proto(&f->eth), vni);
 }
 
 /* RFC 6040, section 4.2: what the two ECN fields become; 4 for a packet to drop. */
@@ -475,7 +484,7 @@ static __always_inline enum reason merge(struct pkt *p, __u32 kind)
 
 	if (!r && kind == TUNNEL_LISP && p->outer_ttl < p->ttl)
 		r = ttl_set(p, p->outer_ttl);
-	if (!r && mss_clamp && p->proto == IPPROTO_TCP) {
+	if (!r && p->proto == IPPROTO_TCP && mss_clamp) {
 		l = bpf_map_lookup_elem(&locators, &index);
 		if (l && l->mtu)
 			mss(p, l->mtu);
@@ -488,12 +497,12 @@ static __always_inline enum reason decap(struct pkt *p)
 	enum reason r;
 	__u32 kind;
 
-	if (!(p->port->role & ROLE_UNDERLAY) || p->later_fragment || !p->ours)
+	if (!(p->port->role & ROLE_UNDERLAY) || is_later_fragment(p) || !p->ours)
 		return REASON_NONE;
 	kind = tunnel_kind(p);
 	if (kind == TUNNEL_NONE || find_outer_destination(p) != LOCATOR_OWN)
 		return REASON_NONE;
-	if (p->fragment)
+	if (is_fragment(p))
 		return DROP_OUTER_FRAGMENT;
 	r = step_inside(p, kind);
 	if (r)

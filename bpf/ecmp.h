@@ -12,7 +12,7 @@ static __always_inline __u32 flow_ports(const struct pkt *p)
 {
 	__u32 *ports;
 
-	if (p->fragment || p->l4 + 4 > p->l3 + p->ip_len)
+	if (is_fragment(p) || p->l4 + 4 > p->l3 + p->ip_len)
 		return 0;
 	switch (p->proto) {
 	case IPPROTO_TCP:

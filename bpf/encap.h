@@ -63,7 +63,9 @@ static __always_inline __u8 outer_ttl_of(const struct pkt *p, const struct adjac
 /* DSCP as the operator wants it; ECN only where the far end gives it back (RFC 6040, section 4.1; RFC 9601). */
 static __always_inline __u8 outer_tos_of(const struct pkt *p, const struct adjacency *adj)
 {
-	__u8 dscp = outer_dscp == DSCP_COPY ? p->tos & 0xfc : outer_dscp << 2;
+	__u8 dscp = outer_dscp;
+
+	dscp = dscp == DSCP_COPY ? p->tos & 0xfc : dscp << 2;
 
 	return adj->flags & ADJ_ECN ? dscp | (p->tos & 3) : dscp;
 }

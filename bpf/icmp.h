@@ -127,7 +127,7 @@ static __always_inline int make_room(struct pkt *p, __u32 quote, __u32 link, __u
 	p->ip_len = headers + quote;
 	p->tos = ERROR_TOS;
 	p->ttl = ERROR_TTL;
-	p->fragment = 0;
+	p->frag = 0;
 	return 0;
 }
 
@@ -275,7 +275,7 @@ static __always_inline enum reason answer(struct pkt *p)
 	why = c->reason;
 	if (read_complaint(p, c))
 		return why;
-	if (p->later_fragment || icmp_error(p) || !in_budget(p))
+	if (is_later_fragment(p) || icmp_error(p) || !in_budget(p))
 		return why;
 	p->egress = p->slot;
 	if (!shadow && (p->tunnelled ? answer_tunnel(p, why) : answer_port(p, why)))

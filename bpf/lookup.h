@@ -11,7 +11,7 @@ static __always_inline __u32 find_address6(__u32 space, const __be32 addr[4])
 }
 
 /* The longest covering prefix's value, or 0. */
-__attribute__((noinline)) __u32 find_prefix4(__u32 tenant, __u32 addr)
+static __always_inline __u32 lookup_prefix4(__u32 tenant, __u32 addr)
 {
 	struct lpm4_key key = { .prefixlen = 64, .tenant = bpf_htonl(tenant), .addr = bpf_htonl(addr) };
 	__u32 *value = bpf_map_lookup_elem(&prefixes4, &key);
@@ -19,7 +19,7 @@ __attribute__((noinline)) __u32 find_prefix4(__u32 tenant, __u32 addr)
 	return value ? *value : 0;
 }
 
-__attribute__((noinline)) __u32 find_prefix6(__u32 tenant, __u64 hi, __u64 lo)
+static __always_inline __u32 lookup_prefix6(__u32 tenant, __u64 hi, __u64 lo)
 {
 	struct lpm6_key key = {
 		.prefixlen = 160,
@@ -31,12 +31,18 @@ __attribute__((noinline)) __u32 find_prefix6(__u32 tenant, __u64 hi, __u64 lo)
 	return value ? *value : 0;
 }
 
-/* Of a packet's addresses, in the family that it has. */
-static __always_inline __u32 find_source(const struct pkt *p, __u32 space)
+/* The same as calls: verified once each. */
+__attribute__((noinline)) __u32 find_prefix4(__u32 tenant, __u32 addr)
 {
-	return p->v6 ? find_address6(space, p->src6) : find_host4(space, p->src4);
+	return lookup_prefix4(tenant, addr);
 }
 
+__attribute__((noinline)) __u32 find_prefix6(__u32 tenant, __u64 hi, __u64 lo)
+{
+	return lookup_prefix6(tenant, hi, lo);
+}
+
+/* Of a packet's addresses, in the family that it has. */
 static __always_inline __u32 find_destination(const struct pkt *p, __u32 space)
 {
 	return p->v6 ? find_address6(space, p->dst6) : find_host4(space, p->dst4);
@@ -66,6 +72,13 @@ static __always_inline __u32 lookup_destination(const struct pkt *p, __u32 space
 		       lookup_host4(space, p->dst4);
 }
 
+/* And every one that comes from a tunnel. */
+static __always_inline __u32 lookup_source(const struct pkt *p, __u32 space)
+{
+	return p->v6 ? lookup_host6(space, (__u64)p->src6[1] << 32 | p->src6[0], (__u64)p->src6[3] << 32 | p->src6[2]) :
+		       lookup_host4(space, p->src4);
+}
+
 static __always_inline __u32 cover(const struct pkt *p, __u32 space, __u32 addr4, const __be32 addr6[4])
 {
 	return p->v6 ? find_prefix6(space, (__u64)addr6[1] << 32 | addr6[0], (__u64)addr6[3] << 32 | addr6[2]) :
@@ -87,16 +100,16 @@ static __always_inline __u32 cover_destination(const struct pkt *p, __u32 space)
  */
 __attribute__((noinline)) __u32 find_way4(__u32 tenant, __u32 host, __u32 other)
 {
-	__u32 ways = find_prefix4(SPACE_EGRESS + tenant, host);
+	__u32 ways = lookup_prefix4(SPACE_EGRESS + tenant, host);
 
-	return ways ? find_prefix4(ways, other) : 0;
+	return ways ? lookup_prefix4(ways, other) : 0;
 }
 
 __attribute__((noinline)) __u32 find_way6(__u32 tenant, __u64 hi, __u64 lo, __u64 other_hi, __u64 other_lo)
 {
-	__u32 ways = find_prefix6(SPACE_EGRESS + tenant, hi, lo);
+	__u32 ways = lookup_prefix6(SPACE_EGRESS + tenant, hi, lo);
 
-	return ways ? find_prefix6(ways, other_hi, other_lo) : 0;
+	return ways ? lookup_prefix6(ways, other_hi, other_lo) : 0;
 }
 
 static __always_inline __u32 way6(__u32 tenant, const __be32 host[4], const __be32 other[4])

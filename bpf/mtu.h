@@ -86,7 +86,7 @@ static __always_inline void mss(const struct pkt *p, __u32 mtu)
 	__u32 headers = (p->v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct tcphdr);
 	__u8 *flags;
 
-	if (!mss_clamp || p->proto != IPPROTO_TCP || p->later_fragment || p->l4 + sizeof(struct tcphdr) > p->l3 + p->ip_len)
+	if (p->proto != IPPROTO_TCP || !mss_clamp || is_later_fragment(p) || p->l4 + sizeof(struct tcphdr) > p->l3 + p->ip_len)
 		return;
 	flags = at(p, p->l4 + 13, 1);
 	if (flags && *flags & 0x02 && mtu > headers)

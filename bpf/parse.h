@@ -99,22 +99,19 @@ static __always_inline int martian4(__u32 src, __u32 dst)
 static __always_inline enum reason parse_ip4(struct pkt *p)
 {
 	struct iphdr *ip = at(p, p->l3, sizeof(*ip));
-	__u32 ihl, len, frag;
+	__u32 ihl, len;
 
 	if (!ip)
 		return DROP_SHORT;
-	ihl = ip->ihl;
+	ihl = *(__u8 *)ip - 0x40; /* less the version: out of range unless it is 4 */
 	len = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || ihl < 5 || len < ihl * 4 || len > p->room)
+	if (ihl - 5 > 10 || len < ihl * 4 || len > p->room)
 		return DROP_IP_HEADER;
-	frag = bpf_ntohs(ip->frag_off);
 	p->v6 = 0;
 	p->proto = ip->protocol;
 	p->ttl = ip->ttl;
 	p->tos = ip->tos;
-	p->may_fragment = !(frag & IP_DF);
-	p->fragment = !!(frag & (IP_MF | IP_OFFSET));
-	p->later_fragment = !!(frag & IP_OFFSET);
+	p->frag = bpf_ntohs(ip->frag_off);
 	p->ip_len = len;
 	p->src4 = bpf_ntohl(ip->saddr);
 	p->dst4 = bpf_ntohl(ip->daddr);
@@ -133,8 +130,9 @@ struct ip6_extension {
 struct extensions {
 	__u16 l4;	/* offset behind them */
 	__u8 proto;	/* of what is there; IPPROTO_NONE where nothing is, or too deep: the addresses must do for the flow hash */
-	__u8 fragment;	/* bit 0: a fragment, bit 1: not the first one */
-	__u32 pad;
+	__u8 pad;
+	__u16 frag;	/* as IPv4 has it */
+	__u16 pad2;
 };
 
 static __always_inline int is_extension(__u8 proto)
@@ -159,13 +157,13 @@ __attribute__((noinline)) __u64 walk_extensions(struct xdp_md *ctx, __u32 l4, __
 		if (proto == IPPROTO_FRAGMENT) {
 			__u16 frag = bpf_ntohs(ext->offset);
 
-			out.fragment |= !!(frag & 0xfff9) | !!(frag & 0xfff8) << 1;
+			out.frag |= frag >> 3 | (frag & 1 ? IP_MF : 0);
 			l4 += 8;
 		} else {
 			l4 += (ext->len + 1) * 8;
 		}
 		proto = ext->next;
-		if (out.fragment & 2)
+		if (out.frag & IP_OFFSET)
 			goto none;
 	}
 	if (l4 > OFFSET_MAX || l4 > end || is_extension(proto))
@@ -189,8 +187,7 @@ static __always_inline void parse_extensions(struct pkt *p)
 
 	p->l4 = ext.found.l4;
 	p->proto = ext.found.proto;
-	p->fragment = ext.found.fragment & 1;
-	p->later_fragment = ext.found.fragment >> 1;
+	p->frag = ext.found.frag | IP_DF;
 }
 
 static __always_inline int ip6_multicast(const __be32 a[4])
@@ -224,9 +221,7 @@ static __always_inline enum reason parse_ip6(struct pkt *p)
 	p->proto = ip->nexthdr;
 	p->ttl = ip->hop_limit;
 	p->tos = first >> 20;
-	p->may_fragment = 0;
-	p->fragment = 0;
-	p->later_fragment = 0;
+	p->frag = IP_DF;
 	__builtin_memcpy(p->src6, &ip->saddr, sizeof(p->src6));
 	__builtin_memcpy(p->dst6, &ip->daddr, sizeof(p->dst6));
 	p->l4 = p->l3 + sizeof(*ip);

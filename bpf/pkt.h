@@ -29,6 +29,9 @@ struct vlan_header {
 	__be16 proto;
 };
 
+/* The verifier remembers what is written at multiples of eight, and takes every packet for another kind of which that differs. So what
+ * differs much and decides nothing stands between them: the sender's id at a multiple made the programs 40% longer to it.
+ */
 struct pkt {
 	struct xdp_md *ctx;
 	struct port *port;
@@ -52,9 +55,7 @@ struct pkt {
 	__u8 proto;		/* of the payload, behind extension headers */
 	__u8 ttl;
 	__u8 tos;
-	__u8 fragment;
-	__u8 later_fragment;
-	__u8 may_fragment;	/* IPv4 without DF */
+	__u16 frag;		/* flags and offset, where IPv4 has them, in host byte order; of IPv6 that of a fragment header, and DF */
 	__u32 ip_len;
 	__u32 src4, dst4;	/* host byte order */
 	__be32 src6[4], dst6[4];
@@ -68,8 +69,8 @@ struct pkt {
 
 	/* Where it goes. */
 	__u32 nexthop_id;	/* as looked up */
+	struct nexthop nexthop __attribute__((aligned(8)));	/* written as one word */
 	__u32 member_id;	/* after choosing one of a set */
-	struct nexthop nexthop;
 	__u8 exact;
 	__u8 home;		/* the policy of one of its ends has it pass here */
 	__u8 by_policy;		/* the next hop is a policy's, and no route's */
@@ -77,7 +78,18 @@ struct pkt {
 	__u32 egress;
 	__u32 locator;		/* of the tunnel it leaves by */
 	__u32 mtu;
+	__u32 sender_id;	/* of what came from a tunnel: next-hop id of its sender's own route */
 };
+
+static __always_inline int is_fragment(const struct pkt *p)
+{
+	return p->frag & (IP_MF | IP_OFFSET);
+}
+
+static __always_inline int is_later_fragment(const struct pkt *p)
+{
+	return p->frag & IP_OFFSET;
+}
 
 /* The len bytes at offset off of the frame, or NULL. Pointers die with the next change of length. An offset above OFFSET_MAX
  * would wrap: whoever computes one from the packet's own lengths checks it.
@@ -130,12 +142,16 @@ static __always_inline void mac_copy(void *to, const void *from)
 
 static __always_inline __be16 eth_proto(const struct ethhdr *eth)
 {
-	return *(const __be16 *)&eth->h_proto;
+	const __be16 *proto = (const void *)&eth->h_proto; /* by way of a variable: the compiler forgets that it is packed */
+
+	return *proto;
 }
 
 static __always_inline void eth_set_proto(struct ethhdr *eth, __be16 proto)
 {
-	*(__be16 *)&eth->h_proto = proto;
+	__be16 *to = (void *)&eth->h_proto;
+
+	*to = proto;
 }
 
 /* Reads two bytes more than the addresses have: they must be in an Ethernet header, or followed by something in a map. */

@@ -284,7 +284,7 @@ __attribute__((noinline)) int first(__u32 slot, __u32 tenant, __u64 hi, __u64 lo
 
 static __always_inline void sight_link(const struct pkt *p)
 {
-	if (sight_rate && run != RUN_DRY && p->segment && (p->ethertype == bpf_htons(ETH_P_ARP) || p->ethertype == bpf_htons(ETH_P_RARP)))
+	if ((p->ethertype == bpf_htons(ETH_P_ARP) || p->ethertype == bpf_htons(ETH_P_RARP)) && p->segment && sight_rate)
 		sight_arp(p->ctx, p->slot, p->tenant, p->l3);
 }
 
@@ -295,14 +295,14 @@ static __always_inline int seen_lately(const struct pkt *p)
 
 static __always_inline void sight_source(const struct pkt *p)
 {
-	if (sight_rate && run != RUN_DRY && p->segment && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
+	if (p->segment && sight_rate && (!seen_lately(p) || (p->v6 && p->proto == IPPROTO_ICMPV6)))
 		sight_ip(p->ctx, p->slot, p->tenant, p->l3);
 }
 
 /* Of a packet that was sent: is it one that somebody waits for? Of all others this costs a bit of the word that led them. */
 static __always_inline void sight_first(const struct pkt *p)
 {
-	if (!sight_rate || run == RUN_DRY || shadow || __builtin_expect(!(p->nexthop.flags & NHF_AWAITED), 1))
+	if (__builtin_expect(!(p->nexthop.flags & NHF_AWAITED), 1) || !sight_rate || shadow)
 		return;
 	if (p->v6)
 		first(p->slot, p->tenant, half(p->dst6), half(p->dst6 + 2));
@@ -312,6 +312,6 @@ static __always_inline void sight_first(const struct pkt *p)
 
 static __always_inline void want_destination(const struct pkt *p)
 {
-	if (sight_rate && run != RUN_DRY)
+	if (sight_rate)
 		want_ip(p->ctx, p->slot, p->tenant, p->l3);
 }

@@ -18,19 +18,24 @@
 #define ICMP_PARAMETER 12
 #define ICMP6_INFORMATIONAL 128	/* types below are errors (RFC 4443, section 2.1) */
 
+/* Is the ICMP message at l4 an error? A global function: verified once, by itself. */
+__attribute__((noinline)) int icmp_error_at(struct xdp_md *ctx, __u32 l4, __u32 v6)
+{
+	__u8 *type = ctx_at(ctx, l4, 1);
+
+	if (!type)
+		return 1;
+	if (v6)
+		return *type < ICMP6_INFORMATIONAL;
+	return (*type >= ICMP_UNREACHABLE && *type <= ICMP_REDIRECTED) || *type == ICMP_TIME_EXCEEDED || *type == ICMP_PARAMETER;
+}
+
 /* RFC 1812, section 4.3.2.7: what no error message is ever made about. */
 static __always_inline int icmp_error(const struct pkt *p)
 {
-	__u8 *type;
-
-	if (p->proto != (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) || p->later_fragment || p->l4 >= p->l3 + p->ip_len)
+	if (p->proto != (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) || is_later_fragment(p) || p->l4 >= p->l3 + p->ip_len)
 		return 0;
-	type = at(p, p->l4, 1);
-	if (!type)
-		return 1;
-	if (p->v6)
-		return *type < ICMP6_INFORMATIONAL;
-	return (*type >= ICMP_UNREACHABLE && *type <= ICMP_REDIRECTED) || *type == ICMP_TIME_EXCEEDED || *type == ICMP_PARAMETER;
+	return icmp_error_at(p->ctx, p->l4, p->v6);
 }
 
 static __always_inline int leads_to(const struct nexthop *nh, __u32 locator)
@@ -87,14 +92,21 @@ static __always_inline int by_policy(const struct pkt *p)
 	return egress_policy && (way_leads_to(way_of_source(p), p->from) || way_leads_to(way_of_destination(p), p->from));
 }
 
+/* Before the destination is looked up: from there on the verifier knows more kinds of packets, each of which it would take through this. */
+static __always_inline void look_up_sender(struct pkt *p)
+{
+	if (p->tunnelled && source_check != SOURCE_OFF)
+		p->sender_id = lookup_source(p, p->tenant);
+}
+
 static __always_inline enum reason source(const struct pkt *p)
 {
 	struct nexthop *entry, nh;
 	__u32 id;
 
-	if (source_check == SOURCE_OFF || !p->tunnelled)
+	if (!p->tunnelled || source_check == SOURCE_OFF)
 		return REASON_NONE;
-	id = find_source(p, p->tenant);
+	id = p->sender_id;
 	if (!id && source_check == SOURCE_STRICT)
 		id = cover_source(p, p->tenant);
 	entry = bpf_map_lookup_elem(&nexthops, &id);

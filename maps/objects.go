@@ -98,8 +98,10 @@ func Load(o Options) (*Objects, error) {
 		return nil, err
 	}
 	if o.Dry {
-		if err := spec.Variables["run"].Set(uint8(datapathRunModeRUN_DRY)); err != nil {
-			return nil, fmt.Errorf("set constant run: %w", err)
+		for name, value := range map[string]any{"run": uint8(datapathRunModeRUN_DRY), "sight_rate": uint32(0)} {
+			if err := spec.Variables[name].Set(value); err != nil {
+				return nil, fmt.Errorf("set constant %s: %w", name, err)
+			}
 		}
 	}
 	if o.Tune.Frags {

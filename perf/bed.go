@@ -151,6 +151,7 @@ func (b *bed) addEncapRows(g *gateway, w *walker, s bench.Structure, inner int) 
 	if g.hosts == 1 && inner == 4 {
 		b.rows = append(b.rows,
 			&row{What: "no-op XDP_TX, no wrapper", Hosts: 1, Drawn: 1, gateway: g, walker: w, program: w.Noop, want: xdpTX},
+			&row{What: "eight calls that come back at once", Hosts: 1, Drawn: 1, gateway: g, walker: w, program: w.Calls, want: xdpTX},
 			&row{What: "bare redirect", Hosts: 1, Drawn: 1, gateway: g, walker: w, program: w.Redirect, want: xdpRedirect})
 	}
 }

@@ -66,7 +66,7 @@ func (w *walker) timeEmpty(round, repeats int) (t timing, err error) {
 }
 
 func (w *walker) close() error {
-	return errors.Join(w.Walk.Close(), w.Traced.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close(), w.Turned.Close())
+	return errors.Join(w.Walk.Close(), w.Traced.Close(), w.Empty.Close(), w.Redirect.Close(), w.Pass.Close(), w.Calls.Close(), w.Sink.Close(), w.Noop.Close(), w.Sunk.Close(), w.Turned.Close())
 }
 
 // load builds the programs over the gateway's maps; peers holds the hash or trie that takes the table's place.

@@ -54,6 +54,7 @@ type Programs struct {
 	Redirect *ebpf.Program `ebpf:"bench_redirect"` // a bare redirect, wrapped
 	Pass     *ebpf.Program `ebpf:"bench_pass"`     // to the kernel, wrapped
 	Sink     *ebpf.Program `ebpf:"bench_sink"`     // counts and drops
+	Calls    *ebpf.Program `ebpf:"bench_calls"`    // eight calls that come back at once, wrapped
 	Noop     *ebpf.Program `ebpf:"bench_noop"`     // sends back, without the wrapper
 }
 

@@ -434,6 +434,7 @@ const (
 	hashMapTraceWishes     = "trace_wishes"
 	hashMapTxPorts         = "tx_ports"
 	hashProgAccept         = "accept"
+	hashProgBenchCalls     = "bench_calls"
 	hashProgBenchEmpty     = "bench_empty"
 	hashProgBenchNoop      = "bench_noop"
 	hashProgBenchPass      = "bench_pass"
@@ -513,6 +514,7 @@ type hashSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hashProgramSpecs struct {
 	Accept        *ebpf.ProgramSpec `ebpf:"accept"`
+	BenchCalls    *ebpf.ProgramSpec `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.ProgramSpec `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.ProgramSpec `ebpf:"bench_noop"`
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
@@ -731,6 +733,7 @@ type hashVariables struct {
 // It can be passed to loadHashObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hashPrograms struct {
 	Accept        *ebpf.Program `ebpf:"accept"`
+	BenchCalls    *ebpf.Program `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.Program `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.Program `ebpf:"bench_noop"`
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
@@ -746,6 +749,7 @@ type hashPrograms struct {
 func (p *hashPrograms) Close() error {
 	return _HashClose(
 		p.Accept,
+		p.BenchCalls,
 		p.BenchEmpty,
 		p.BenchNoop,
 		p.BenchPass,

@@ -420,6 +420,7 @@ const (
 	tableMapTraceWishes     = "trace_wishes"
 	tableMapTxPorts         = "tx_ports"
 	tableProgAccept         = "accept"
+	tableProgBenchCalls     = "bench_calls"
 	tableProgBenchEmpty     = "bench_empty"
 	tableProgBenchNoop      = "bench_noop"
 	tableProgBenchPass      = "bench_pass"
@@ -499,6 +500,7 @@ type tableSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tableProgramSpecs struct {
 	Accept        *ebpf.ProgramSpec `ebpf:"accept"`
+	BenchCalls    *ebpf.ProgramSpec `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.ProgramSpec `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.ProgramSpec `ebpf:"bench_noop"`
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
@@ -711,6 +713,7 @@ type tableVariables struct {
 // It can be passed to loadTableObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tablePrograms struct {
 	Accept        *ebpf.Program `ebpf:"accept"`
+	BenchCalls    *ebpf.Program `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.Program `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.Program `ebpf:"bench_noop"`
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
@@ -726,6 +729,7 @@ type tablePrograms struct {
 func (p *tablePrograms) Close() error {
 	return _TableClose(
 		p.Accept,
+		p.BenchCalls,
 		p.BenchEmpty,
 		p.BenchNoop,
 		p.BenchPass,

@@ -422,6 +422,7 @@ const (
 	trieMapTraceWishes     = "trace_wishes"
 	trieMapTxPorts         = "tx_ports"
 	trieProgAccept         = "accept"
+	trieProgBenchCalls     = "bench_calls"
 	trieProgBenchEmpty     = "bench_empty"
 	trieProgBenchNoop      = "bench_noop"
 	trieProgBenchPass      = "bench_pass"
@@ -501,6 +502,7 @@ type trieSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type trieProgramSpecs struct {
 	Accept        *ebpf.ProgramSpec `ebpf:"accept"`
+	BenchCalls    *ebpf.ProgramSpec `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.ProgramSpec `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.ProgramSpec `ebpf:"bench_noop"`
 	BenchPass     *ebpf.ProgramSpec `ebpf:"bench_pass"`
@@ -719,6 +721,7 @@ type trieVariables struct {
 // It can be passed to loadTrieObjects or ebpf.CollectionSpec.LoadAndAssign.
 type triePrograms struct {
 	Accept        *ebpf.Program `ebpf:"accept"`
+	BenchCalls    *ebpf.Program `ebpf:"bench_calls"`
 	BenchEmpty    *ebpf.Program `ebpf:"bench_empty"`
 	BenchNoop     *ebpf.Program `ebpf:"bench_noop"`
 	BenchPass     *ebpf.Program `ebpf:"bench_pass"`
@@ -734,6 +737,7 @@ type triePrograms struct {
 func (p *triePrograms) Close() error {
 	return _TrieClose(
 		p.Accept,
+		p.BenchCalls,
 		p.BenchEmpty,
 		p.BenchNoop,
 		p.BenchPass,
