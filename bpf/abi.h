@@ -11,7 +11,7 @@
 #include <linux/types.h>
 
 enum abi {
-	ABI_VERSION = 3,
+	ABI_VERSION = 4,
 };
 
 /* Sizes that are part of a layout. */
@@ -27,10 +27,14 @@ enum limits {
 	SETS = 8192,
 	SET_MEMBERS = 64,	/* buckets of one set: a weight is a number of buckets */
 	HEADER_MAX = 96,	/* the longest outer header, Ethernet to shim */
-	HOST_SLOTS = 8,		/* 64-bit slots in a cache line */
-	VALUE_BITS = 20,	/* of an IPv4 slot, and of every value in a host table */
-	RECORD_BITS = 24,	/* of an IPv6 slot */
-	FRONT_LINES = 128,	/* between the buckets and the header: one slot for a key of the gateway's own spaces */
+	HOST_SLOTS = 8,		/* of 64 bits in an IPv4 bucket, a cache line */
+	HOST6_SLOTS = 5,	/* in an IPv6 bucket, two cache lines: their addresses are there, too */
+	VALUE_BITS = 20,	/* of every value in a host table */
+	UNIT_BITS = 3,		/* of an IPv6 slot: which of its bucket's units of 16 bytes is the address */
+	TAG_BITS = 29,		/* of an IPv6 slot: of the hash, to tell hosts of one bucket from each other */
+	FRONT_LINES = 128,	/* behind the IPv4 buckets: one slot for a key of the gateway's own spaces */
+	FRONT6_SLOTS = 4,	/* that are used of each IPv6 bucket in front */
+	FRONT6_BUCKETS = 256,
 	OVERFLOW_ENTRIES = 65536,
 	ICMP_SOURCES = 16384,	/* senders whose error messages are rationed at a time */
 	SIGHTINGS_SIZE = 1 << 18, /* bytes of the ring of sightings: some 5,000 */
@@ -72,10 +76,25 @@ enum locator_value {
 	LOCATOR_OWN = 0xfffff,	/* one of our own tunnel ends */
 };
 
-/* One cache line of slots. An IPv4 slot is space 12 | address 32 | value 20; an IPv6 slot is tag 40 | record 24.
- * Zero is an empty slot; value 0 and record 0 are never used. */
+/* One cache line of slots: space 12 | address 32 | value 20. Zero is an empty slot; value 0 is never used. */
 struct bucket {
-	__u64 slot[8];
+	__u64 slot[HOST_SLOTS];
+};
+
+/* An IPv6 address as two words in memory order. */
+struct address6 {
+	__u64 hi, lo;
+};
+
+/* Two cache lines, which are fetched at once. A slot is space 12 | tag 29 | unit 3 | value 20, and slot[i] is of the host whose
+ * address is addr[i]. Unit is 3 + i, the place of addr[i] in the bucket in units of its size: readers go by that, so that they
+ * load an address after its slot. Zero is an empty slot; one of space 0 was a host's until less than a grace period ago, and
+ * readers may still look at its address. While a slot is a host's, only its value changes.
+ */
+struct bucket6 {
+	__u64 slot[HOST6_SLOTS];
+	__u64 pad;
+	struct address6 addr[HOST6_SLOTS];
 };
 
 /* Multiplier that spreads keys over the slots in front. */
@@ -88,20 +107,13 @@ struct table_header {
 	__u64 magic;		/* TABLE_MAGIC, never a bucket's content */
 	__u64 seed[2];
 	__u32 buckets;
-	__u32 records;		/* IPv6: entries of the record array, 0 otherwise */
-	__u32 version;		/* ABI_VERSION */
+	__u32 unused;
+	__u32 version;		/* ABI_VERSION: at the same place in all of them */
 	__u32 pad[7];
 };
 
-/* An IPv6 host. Its key never changes while a slot names it; value is stored with one aligned write. */
-struct record6 {
-	__be32 addr[4];
-	__u32 space;
-	__u32 value;
-	__u32 pad[2];
-};
-
-/* A host that waits for a displacement: found here on a miss in the buckets, names a record6. IPv4 is ::ffff:a.b.c.d. */
+/* A host that waits for a displacement: found here on a miss in the buckets. It has a slot behind those in front in hosts6,
+ * without a tag, which is named by its place in the array in words of 64 bits. IPv4 is ::ffff:a.b.c.d. */
 struct overflow_key {
 	__be32 addr[4];
 	__u32 space;

@@ -11,7 +11,7 @@
 struct table_config {
 	__u64 seed[2];
 	__u32 buckets;
-	__u32 records;
+	__u32 pad;
 };
 
 /* Seed and size of the host tables, copied by the loader from the tables' own headers. */

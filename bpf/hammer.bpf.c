@@ -177,7 +177,7 @@ __noinline int sample(__u32 index)
 	h->bucket6[1] = bucket_of(h->hash6, hosts6_config.buckets);
 	h->front4 = front_at4(x >> 52, x);
 	h->front6 = front_at6(x >> 52, x, scatter(x));
-	h->tag6 = (h->hash6 * MIX3) >> RECORD_BITS;
+	h->tag6 = tag6(h->hash6, x >> 52);
 	return 0;
 }
 

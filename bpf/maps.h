@@ -55,19 +55,11 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2); /* loader: as hosts4 */
+	__uint(max_entries, 2); /* loader: as hosts4, and before the header those of hosts that wait */
 	__type(key, __u32);
-	__type(value, struct bucket);
+	__type(value, struct bucket6);
 	__uint(map_flags, BPF_F_MMAPABLE);
 } hosts6 SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2); /* loader: hosts */
-	__type(key, __u32);
-	__type(value, struct record6);
-	__uint(map_flags, BPF_F_MMAPABLE);
-} records6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -3,7 +3,7 @@
  *
  * The tricky part is reading while the daemon writes. A reader sees each 64-bit slot whole. The writer never removes
  * a key's old copy before every program that might have missed the new one has ended, so two probes in a fixed order
- * are enough; and an IPv6 record is reached only through its slot, so the address dependency orders the loads on
+ * are enough; and an IPv6 address is reached only through its slot, so the address dependency orders the loads on
  * arm64 too. Nothing outside this header and package maps knows the layout.
  */
 #pragma once
@@ -63,25 +63,46 @@ static __always_inline __u32 bucket_find4(__u32 index, __u64 key)
 	return b ? slot_find(b, key, VALUE_BITS) : 0;
 }
 
-static __always_inline __u32 record_value(__u32 index, __u64 hi, __u64 lo, __u32 space)
-{
-	struct record6 *r = bpf_map_lookup_elem(&records6, &index);
+#define TAG_SHIFT (VALUE_BITS + UNIT_BITS)
+#define SPACE_SHIFT (TAG_SHIFT + TAG_BITS)
+#define BUCKET6_WORDS (sizeof(struct bucket6) / sizeof(__u64))
 
-	if (!r || *(__u64 *)&r->addr[0] != hi || *(__u64 *)&r->addr[2] != lo || r->space != space)
+static __always_inline __u64 tag6(__u64 hash, __u32 space)
+{
+	return (__u64)space << TAG_BITS | (hash * MIX3) >> (64 - TAG_BITS);
+}
+
+/* The value in a slot of this bucket, if its address is this one, else 0. */
+static __always_inline __u32 slot_value6(const struct bucket6 *b, __u64 slot, __u64 hi, __u64 lo)
+{
+	const struct address6 *a = (const struct address6 *)b + (slot >> VALUE_BITS & ((1 << UNIT_BITS) - 1));
+
+	return a->hi == hi && a->lo == lo ? slot & ((1 << VALUE_BITS) - 1) : 0;
+}
+
+/* The value in the slot that is word number at of hosts6, if it is this host's, else 0. */
+static __always_inline __u32 place_value6(__u32 at, __u32 space, __u64 hi, __u64 lo)
+{
+	__u32 index = at / BUCKET6_WORDS;
+	struct bucket6 *b = bpf_map_lookup_elem(&hosts6, &index);
+	__u64 slot;
+
+	if (!b)
 		return 0;
-	return *(volatile __u32 *)&r->value;
+	slot = ((volatile __u64 *)b)[at % BUCKET6_WORDS];
+	return slot >> SPACE_SHIFT == space ? slot_value6(b, slot, hi, lo) : 0;
 }
 
 /* A host that waits for its slot. The kernel may reuse a hash element under a reader that has just found it, so the
- * element holds no answer but a record, whose key tells whose it is. A global function: what is rare needs no room on the stack
- * of the walk.
+ * element holds no answer but the place of a slot, which tells whose it is. A global function: what is rare needs no room on
+ * the stack of the walk.
  */
 __attribute__((noinline)) __u32 overflow_find(__u32 space, __u64 hi, __u64 lo)
 {
 	struct overflow_key key = { .addr = { hi, hi >> 32, lo, lo >> 32 }, .space = space };
-	__u32 *record = bpf_map_lookup_elem(&host_overflow, &key);
+	__u32 *at = bpf_map_lookup_elem(&host_overflow, &key);
 
-	return record ? record_value(*(volatile __u32 *)record, hi, lo, space) : 0;
+	return at ? place_value6(*(volatile __u32 *)at, space, hi, lo) : 0;
 }
 
 static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
@@ -100,16 +121,20 @@ static __always_inline __u32 lookup_host4(__u32 space, __u32 addr)
 	return overflow_find(space, 0, (__u64)bpf_htonl(addr) << 32 | bpf_htonl(0xffff));
 }
 
-/* Two keys of one tag in one bucket are one in 2^40: then slot by slot. A global function: verified once, by itself. */
-__attribute__((noinline)) __u32 bucket_scan6(__u32 index, __u32 space, __u64 hi, __u64 lo)
+/* The second line is asked for with the first, not when a slot tells that it is needed: two waits for memory are one. Two hosts
+ * of one tag are one pair in 2^29, and then the address tells.
+ */
+static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u64 lo)
 {
-	struct bucket *b = bpf_map_lookup_elem(&hosts6, &index);
+	struct bucket6 *b = bpf_map_lookup_elem(&hosts6, &index);
 
 	if (!b)
 		return 0;
-	for (int i = 0; i < HOST_SLOTS; i++) {
+	(void)*(volatile __u64 *)&b->addr[HOST6_SLOTS - 1];
+#pragma unroll
+	for (int i = 0; i < HOST6_SLOTS; i++) {
 		__u64 slot = *(volatile __u64 *)&b->slot[i];
-		__u32 value = slot ? record_value(slot & ((1 << RECORD_BITS) - 1), hi, lo, space) : 0;
+		__u32 value = slot >> TAG_SHIFT == tag ? slot_value6(b, slot, hi, lo) : 0;
 
 		if (value)
 			return value;
@@ -117,32 +142,21 @@ __attribute__((noinline)) __u32 bucket_scan6(__u32 index, __u32 space, __u64 hi,
 	return 0;
 }
 
-static __always_inline __u32 bucket_find6(__u32 index, __u64 tag, __u64 hi, __u64 lo, __u32 space)
+/* Where one host in six is, and who waits for a slot. A global function: see find_host4(). */
+__attribute__((noinline)) __u32 second_host6(__u32 space, __u64 hi, __u64 lo)
 {
-	struct bucket *b = bpf_map_lookup_elem(&hosts6, &index);
-	__u32 record, value;
+	__u64 hash = hash6(hi, lo, space, &hosts6_config);
+	__u32 value = bucket_find6(bucket_of(hash, hosts6_config.buckets), tag6(hash, space), hi, lo);
 
-	record = b ? slot_find(b, tag, RECORD_BITS) : 0;
-	if (!record && tag) /* an empty slot has tag 0 too */
-		return 0;
-	value = record_value(record, hi, lo, space);
-	return value ? value : bucket_scan6(index, space, hi, lo);
+	return value ? value : overflow_find(space, hi, lo);
 }
 
 static __always_inline __u32 lookup_host6(__u32 space, __u64 hi, __u64 lo)
 {
-	const volatile struct table_config *t = &hosts6_config;
-	__u64 hash = hash6(hi, lo, space, t);
-	__u64 tag = (hash * MIX3) >> RECORD_BITS;
-	__u32 value;
+	__u64 hash = hash6(hi, lo, space, &hosts6_config);
+	__u32 value = bucket_find6(bucket_of(hash >> 32, hosts6_config.buckets), tag6(hash, space), hi, lo);
 
-	value = bucket_find6(bucket_of(hash >> 32, t->buckets), tag, hi, lo, space);
-	if (value)
-		return value;
-	value = bucket_find6(bucket_of(hash, t->buckets), tag, hi, lo, space);
-	if (value)
-		return value;
-	return overflow_find(space, hi, lo);
+	return value ? value : second_host6(space, hi, lo);
 }
 
 /* The same as calls: a global function is verified once, and is in the program once. What every packet needs is in place. */
@@ -191,11 +205,11 @@ static __always_inline __u32 find_front4(__u32 space, __u32 addr)
 	return find_host4(space, addr);
 }
 
-/* A slot holds the record alone, which tells whose it is. */
+/* A slot has no tag here. */
 static __always_inline __u32 find_front6(__u32 space, __u64 hi, __u64 lo)
 {
-	__u32 record = front_slot(&hosts6, hosts6_config.buckets, front_at6(space, hi, lo));
-	__u32 value = record_value(record, hi, lo, space);
+	__u32 at = front_at6(space, hi, lo), index = hosts6_config.buckets + at / FRONT6_SLOTS;
+	__u32 value = place_value6(index * BUCKET6_WORDS + at % FRONT6_SLOTS, space, hi, lo);
 
 	return value ? value : find_host6(space, hi, lo);
 }

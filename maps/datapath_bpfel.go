@@ -16,7 +16,7 @@ import (
 type datapathAbi uint32
 
 const (
-	datapathAbiABI_VERSION datapathAbi = 3
+	datapathAbiABI_VERSION datapathAbi = 4
 )
 
 type datapathAbiTypes struct {
@@ -52,7 +52,7 @@ type datapathAbiTypes struct {
 		Magic   uint64
 		Seed    [2]uint64
 		Buckets uint32
-		Records uint32
+		Unused  uint32
 		Version uint32
 		Pad     [7]uint32
 	}
@@ -89,6 +89,12 @@ type datapathAbiTypes struct {
 	}
 }
 
+type datapathAddress6 struct {
+	_  structs.HostLayout
+	Hi uint64
+	Lo uint64
+}
+
 type datapathAdjacency struct {
 	_         structs.HostLayout
 	Header    [96]uint8
@@ -119,6 +125,13 @@ const (
 type datapathBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type datapathBucket6 struct {
+	_    structs.HostLayout
+	Slot [5]uint64
+	Pad  uint64
+	Addr [5]datapathAddress6
 }
 
 type datapathBudget struct {
@@ -174,9 +187,13 @@ const (
 	datapathLimitsSET_MEMBERS      datapathLimits = 64
 	datapathLimitsHEADER_MAX       datapathLimits = 96
 	datapathLimitsHOST_SLOTS       datapathLimits = 8
+	datapathLimitsHOST6SLOTS       datapathLimits = 5
 	datapathLimitsVALUE_BITS       datapathLimits = 20
-	datapathLimitsRECORD_BITS      datapathLimits = 24
+	datapathLimitsUNIT_BITS        datapathLimits = 3
+	datapathLimitsTAG_BITS         datapathLimits = 29
 	datapathLimitsFRONT_LINES      datapathLimits = 128
+	datapathLimitsFRONT6SLOTS      datapathLimits = 4
+	datapathLimitsFRONT6BUCKETS    datapathLimits = 256
 	datapathLimitsOVERFLOW_ENTRIES datapathLimits = 65536
 	datapathLimitsICMP_SOURCES     datapathLimits = 16384
 	datapathLimitsSIGHTINGS_SIZE   datapathLimits = 262144
@@ -405,14 +422,6 @@ const (
 	datapathReasonREASON_MAX            datapathReason = 53
 )
 
-type datapathRecord6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Space uint32
-	Value uint32
-	Pad   [2]uint32
-}
-
 type datapathRunMode uint32
 
 const (
@@ -554,7 +563,7 @@ type datapathTableConfig struct {
 	_       structs.HostLayout
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Pad     uint32
 }
 
 type datapathTableHeader struct {
@@ -562,7 +571,7 @@ type datapathTableHeader struct {
 	Magic   uint64
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Unused  uint32
 	Version uint32
 	Pad     [7]uint32
 }
@@ -688,7 +697,6 @@ const (
 	datapathMapPrefixes4       = "prefixes4"
 	datapathMapPrefixes6       = "prefixes6"
 	datapathMapPrograms        = "programs"
-	datapathMapRecords6        = "records6"
 	datapathMapReport          = "report"
 	datapathMapSeen            = "seen"
 	datapathMapSegments        = "segments"
@@ -800,7 +808,6 @@ type datapathMapSpecs struct {
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
-	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
@@ -882,7 +889,6 @@ type datapathMaps struct {
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
 	Programs        *ebpf.Map `ebpf:"programs"`
-	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
@@ -919,7 +925,6 @@ func (m *datapathMaps) Close() error {
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Programs,
-		m.Records6,
 		m.Report,
 		m.Seen,
 		m.Segments,

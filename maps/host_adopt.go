@@ -12,63 +12,60 @@ import (
 // What readers would find is the truth. A host in both of its buckets was being displaced: the copy that
 // readers meet first stays. A host in a bucket and in the overflow had been placed: it leaves the overflow. A
 // host in the overflow only is still waiting. Everything else that is not empty cannot be found by anybody and
-// is removed.
+// is removed. None of it may hold readers up: what they may be looking at rests for another grace period.
 func (t *hostTable) adopt() error {
-	used := make([]uint64, len(t.records.list)/64+1)
-	t.v4.front.clear()
-	t.v6.front.clear()
-	t.adoptSlots(&t.v4, nil)
-	t.adoptSlots(&t.v6, used)
-	if err := t.adoptOverflow(used); err != nil {
+	t.adoptSlots(&t.v4)
+	t.adoptSlots(&t.v6)
+	if err := t.adoptOverflow(); err != nil {
 		return err
 	}
-	t.records.adopt(used)
+	t.adoptFront(&t.v4)
+	t.adoptFront(&t.v6)
 	t.retry = len(t.waiting) > 0
 	return nil
 }
 
-func (t *hostTable) adoptSlots(s *slots, used []uint64) {
-	for at, word := range s.word {
-		if word == 0 {
+func (t *hostTable) adoptSlots(s *slots) {
+	for at := range s.in(0, s.buckets) {
+		if s.word[at] == 0 {
 			continue
 		}
-		k, ok := s.key(word)
+		k, ok := s.key(at)
 		if ok {
 			f := s.scan(&k, s.place(&k))
 			ok = f.hits > 0 && f.hit[0] == at
 		}
 		if !ok {
-			s.store(at, 0)
+			s.clear(at)
 			continue
 		}
 		s.hosts++
 		if inFront(&k) {
-			s.front.put(&k, s.low(word))
-		}
-		if used != nil {
-			setBit(used, s.low(word))
+			s.putFront(&k, s.value(at))
 		}
 	}
 }
 
-func (t *hostTable) adoptOverflow(used []uint64) error {
+func (t *hostTable) adoptOverflow() error {
 	var (
 		key   datapathOverflowKey
-		rec   uint32
+		at    uint32
 		leave []datapathOverflowKey
+		used  = make(map[int]bool)
 	)
-	for it := t.maps.Overflow.Iterate(); it.Next(&key, &rec); {
+	for it := t.maps.Overflow.Iterate(); it.Next(&key, &at); {
 		k, ok := waitingKey(&key)
-		s := t.family(&k)
+		s, slot := t.family(&k), int(at)
 		f := s.scan(&k, s.place(&k))
-		if !ok || f.hits > 0 || rec == 0 || !t.records.is(rec, &k) || t.records.value(rec) == 0 {
+		if !ok || f.hits > 0 || !t.room.has(slot) || used[slot] || !t.room.holds(slot, &k) {
 			leave = append(leave, key)
 			continue
 		}
-		t.waiting[k] = &waiter{key: k, record: rec}
+		t.waiting[k] = &waiter{key: k, slot: slot}
 		s.hosts++
-		setBit(used, rec)
+		used[slot] = true
 	}
+	t.room.adopt(used)
 	if n := uint32(len(t.waiting) + len(leave)); n > waitingMax {
 		return fmt.Errorf("map host_overflow changed while it was read: another daemon is writing to it, stop that one")
 	}
@@ -87,20 +84,3 @@ func waitingKey(o *datapathOverflowKey) (hostKey, bool) {
 	k.v6 = k.hi != 0 || uint32(k.lo) != mapped
 	return k, k.space != 0 && k.space <= maxSpace
 }
-
-// adopt makes a free record of each that is not used.
-func (r *records) adopt(used []uint64) {
-	r.unused = 1
-	for i := uint32(len(r.list)) - 1; i > 0; i-- {
-		switch {
-		case used[i/64]>>(i%64)&1 == 0:
-			if r.unused > 1 {
-				r.giveBack(i)
-			}
-		case r.unused == 1:
-			r.unused = i + 1
-		}
-	}
-}
-
-func setBit(set []uint64, i uint32) { set[i/64] |= 1 << (i % 64) }

@@ -25,21 +25,22 @@ func TestHostsAdopt(t *testing.T) {
 		{"second copies, some with an older value", func(t *testing.T, tab *hostTable, _ map[host]uint32) {
 			copied := 0
 			for _, s := range []*slots{&tab.v4, &tab.v6} {
-				for at, word := range s.word {
-					k, ok := s.key(word)
+				for at := range s.in(0, s.buckets) {
+					k, ok := s.key(at)
 					if !ok {
 						continue
 					}
 					p := s.place(&k)
 					f := s.scan(&k, p)
 					second := f.free[1]
-					if f.hits > 1 || p.bucket[0] == p.bucket[1] || at/bucketSize != int(p.bucket[0]) || second < 0 {
+					if f.hits > 1 || p.bucket[0] == p.bucket[1] || s.bucket(at) != p.bucket[0] || second < 0 {
 						continue
 					}
-					if s.records == nil && at%2 == 0 {
-						word = word&^maxValue | 0xabcde
+					value := s.value(at)
+					if at%2 == 0 {
+						value = 0xabcde
 					}
-					s.store(second, word)
+					s.write(second, &k, p.tag, value)
 					copied++
 				}
 			}
@@ -50,59 +51,60 @@ func TestHostsAdopt(t *testing.T) {
 		{"placed hosts in the overflow", func(t *testing.T, tab *hostTable, twin map[host]uint32) {
 			for k := range twin {
 				key, _ := newHostKey(k.space, k.addr)
-				rec := uint32(len(tab.records.list)) - 1 - uint32(len(twin)%7)
-				if key.v6 {
-					s := tab.family(&key)
-					f := s.scan(&key, s.place(&key))
-					rec = s.low(s.word[f.hit[0]])
-				} else {
-					tab.records.write(rec, &key, 5)
-				}
-				overflow(t, tab, &key, rec)
+				overflow(t, tab, &key, tab.room.take(&key, 5))
 			}
 		}},
 		{"a host in the overflow only", func(t *testing.T, tab *hostTable, twin map[host]uint32) {
-			for i, v6 := range []bool{false, true} {
+			for _, v6 := range []bool{false, true} {
 				k := testHost(v6, 1_000_000)
 				key, _ := newHostKey(k.space, k.addr)
-				rec := uint32(len(tab.records.list)) - 1 - uint32(i)
-				tab.records.write(rec, &key, 77)
-				overflow(t, tab, &key, rec)
+				overflow(t, tab, &key, tab.room.take(&key, 77))
 				twin[k] = 77
+			}
+		}},
+		{"hosts in the waiting room that nothing names", func(_ *testing.T, tab *hostTable, _ map[host]uint32) {
+			for i := range 100 {
+				key, _ := newHostKey(3, testHost(true, 1_000_000+i).addr)
+				tab.room.take(&key, 77)
 			}
 		}},
 		{"overflow entries that name nothing", func(t *testing.T, tab *hostTable, twin map[host]uint32) {
 			other, _ := newHostKey(9, testHost(true, 0).addr)
-			for i, rec := range []uint32{0, 1, uint32(len(tab.records.list)), 1 << 31} {
+			for i, at := range []int{0, 1, tab.room.at(0), tab.room.at(0) + bucket6Size, len(tab.v6.word), 1 << 31} {
 				key, _ := newHostKey(9, testHost(i%2 == 0, 2_000_000+i).addr)
-				overflow(t, tab, &key, rec)
+				overflow(t, tab, &key, at)
 			}
-			overflow(t, tab, &other, 3)
+			at := tab.room.take(&other, 3)
+			other.lo++
+			overflow(t, tab, &other, at)
 			other.space = 0
-			overflow(t, tab, &other, 3)
+			overflow(t, tab, &other, at)
 			other.space = 1 << 20
-			overflow(t, tab, &other, 3)
+			overflow(t, tab, &other, at)
 		}},
 		{"slots nobody wrote", func(_ *testing.T, tab *hostTable, _ map[host]uint32) {
 			r := seeded(t)
 			for _, s := range []*slots{&tab.v4, &tab.v6} {
-				for at, word := range s.word {
-					garbage := r.Uint64() >> r.IntN(64)
-					k, ok := s.key(garbage)
-					p := s.place(&k)
-					if word == 0 && !(ok && slices.Contains(p.bucket[:], uint32(at/bucketSize))) {
-						s.store(at, garbage)
+				for at := range s.in(0, s.buckets) {
+					if s.word[at] != 0 {
+						continue
+					}
+					s.store(at, r.Uint64()>>r.IntN(64))
+					k, ok := s.key(at)
+					if p := s.place(&k); ok && slices.Contains(p.bucket[:], s.bucket(at)) {
+						s.store(at, 0)
 					}
 				}
 			}
 		}},
-		{"a slot whose record is another host's", func(_ *testing.T, tab *hostTable, twin map[host]uint32) {
-			for at, word := range tab.v6.word {
-				if word != 0 {
-					k, _ := tab.v6.key(word)
-					tab.v6.store(at, word^1)
+		{"a slot whose address is another host's, or another slot's", func(_ *testing.T, tab *hostTable, twin map[host]uint32) {
+			harmed := 0
+			for at := range tab.v6.in(0, tab.v6.buckets) {
+				if k, ok := tab.v6.key(at); ok && harmed < 2 {
 					delete(twin, host{uint16(k.space), k.addr()})
-					return
+					tab.v6.store(at, tab.v6.word[at]^uint64(harmed)<<valueBits)
+					tab.v6.address(at)[1] += uint64(1-harmed) << 32
+					harmed++
 				}
 			}
 		}},
@@ -128,10 +130,10 @@ func TestHostsAdopt(t *testing.T) {
 	}
 }
 
-func overflow(t *testing.T, tab *hostTable, k *hostKey, rec uint32) {
+func overflow(t *testing.T, tab *hostTable, k *hostKey, at int) {
 	t.Helper()
 	o := overflowKey(k)
-	if err := tab.maps.Overflow.Put(&o, rec); err != nil {
+	if err := tab.maps.Overflow.Put(&o, uint32(at)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -237,7 +239,7 @@ func runKilled(t *testing.T, job killedJob, m HostMaps, progress *ebpf.Map) {
 	cmd.Env = append(os.Environ(), "ROAM_KILLED="+string(text))
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	for _, part := range []*ebpf.Map{m.Buckets4, m.Buckets6, m.Records6, m.Overflow, progress} {
+	for _, part := range []*ebpf.Map{m.Buckets4, m.Buckets6, m.Overflow, progress} {
 		fd, err := unix.FcntlInt(uintptr(part.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -269,7 +271,7 @@ func killedChild(t *testing.T, text string) {
 	if err := json.Unmarshal([]byte(text), &job); err != nil {
 		t.Fatal(err)
 	}
-	var parts [5]*ebpf.Map
+	var parts [4]*ebpf.Map
 	for i := range parts {
 		m, err := ebpf.NewMapFromFD(3 + i)
 		if err != nil {
@@ -278,11 +280,11 @@ func killedChild(t *testing.T, text string) {
 		parts[i] = m
 	}
 	g := newGrace(t)
-	h, err := OpenHosts(HostMaps{Buckets4: parts[0], Buckets6: parts[1], Records6: parts[2], Overflow: parts[3]}, g)
+	h, err := OpenHosts(HostMaps{Buckets4: parts[0], Buckets6: parts[1], Overflow: parts[2]}, g)
 	if err != nil {
 		t.Fatal(err)
 	}
-	progress, err := mapArray[Nexthop](parts[4])
+	progress, err := mapArray[Nexthop](parts[3])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// waiter is a host whose two buckets were full when it came. The overflow hash serves it, through a record,
+// waiter is a host whose two buckets were full when it came. The overflow hash serves it, through a slot of the waiting room,
 // until a chain of other hosts has moved over by one slot each and left one of its own free.
 //
 // A reader meets bucket one, bucket two, the overflow, in this order, and may be anywhere in between whenever
@@ -17,30 +17,36 @@ import (
 // is a slot of the waiting host, its occupant goes to path[1], and so on; the last position was free. What is
 // in path[at] is not needed by any reader a grace period after the last step. All positions are reserved in
 // slots.busy until the end: nobody else stores a host there or moves one from there, so the only thing that can
-// happen to them in between is that a host is deleted (its slots become 0) or that its value is replaced (in
+// happen to them in between is that a host is deleted (its slots are cleared) or that its value is replaced (in
 // both copies).
+//
+// The next host of the chain overwrites an IPv4 slot, which is one word. An IPv6 slot has an address beside it, two words more, of
+// which a reader that found the old slot could see half: so the slot is cleared first, and its next host comes a grace period
+// later.
 type waiter struct {
 	key    hostKey
-	record uint32 // holds key and value while the overflow names it
-	path   []int  // nil: there was none; it is served from the overflow until room appears
+	slot   int   // position in the waiting room; the overflow names it
+	path   []int // nil: there was none; it is served from the overflow until room appears
 	at     int
 	placed bool // is in path[0] too
 	gone   bool // was deleted: only the path is left to clear
 }
 
-// wait puts a host into the overflow and starts to make room for it. It takes over the record.
-func (t *hostTable) wait(k *hostKey, rec, value uint32) error {
+// wait puts a host into the overflow and starts to make room for it.
+func (t *hostTable) wait(k *hostKey, value uint32) error {
 	if uint32(len(t.waiting)) >= waitingMax {
-		t.records.giveBack(rec)
-		return errHostsFull
+		return t.full()
 	}
-	t.records.write(rec, k, value)
+	at := t.room.take(k, value)
+	if at < 0 {
+		return t.full()
+	}
 	o := overflowKey(k)
-	if err := t.maps.Overflow.Update(&o, rec, ebpf.UpdateAny); err != nil {
-		t.records.giveBack(rec)
+	if err := t.maps.Overflow.Update(&o, uint32(at), ebpf.UpdateAny); err != nil {
+		t.v6.clear(at)
 		return fmt.Errorf("add host %s to map host_overflow: %w", k.addr(), err)
 	}
-	w := &waiter{key: *k, record: rec}
+	w := &waiter{key: *k, slot: at}
 	t.waiting[*k] = w
 	t.family(k).hosts++
 	if t.copying {
@@ -51,13 +57,21 @@ func (t *hostTable) wait(k *hostKey, rec, value uint32) error {
 	return nil
 }
 
-// leave takes a deleted host out of the overflow; its record is the caller's again.
+// full says whether Settle would make room.
+func (t *hostTable) full() error {
+	if len(t.v6.left)+len(t.v6.resting) > 0 || !t.copying && len(t.started)+len(t.resting) > 0 {
+		return errResting
+	}
+	return errHostsFull
+}
+
+// leave takes a deleted host out of the overflow.
 //
 // The kernel may reuse a hash element at once, under a reader that has just found it. That is why the element holds a
-// record and not the value: the reader sees that the record belongs to somebody else. For the same reason an
+// place and not the value: the reader sees that the slot there belongs to somebody else. For the same reason an
 // element that the kernel refuses to delete does no harm; the next start removes it.
 func (t *hostTable) leave(w *waiter) {
-	t.records.setValue(w.record, 0)
+	t.v6.clear(w.slot)
 	o := overflowKey(&w.key)
 	_ = t.maps.Overflow.Delete(&o)
 	delete(t.waiting, w.key)
@@ -79,38 +93,48 @@ func (t *hostTable) begin(w *waiter) {
 	t.started = append(t.started, w)
 }
 
-// step overwrites path[at], which no reader needs any more, with the next host of the chain, or in the end with the
+// step fills path[at], which no reader needs any more, with the next host of the chain, or in the end with the
 // waiting host itself.
 func (t *hostTable) step(w *waiter) {
 	s := t.family(&w.key)
 	for w.at > 0 {
-		word := s.word[w.path[w.at-1]]
-		s.store(w.path[w.at], word)
+		to, from := w.path[w.at], w.path[w.at-1]
 		w.at--
-		if word != 0 {
+		if s.taken(from) {
+			k, _ := s.key(from)
+			s.write(to, &k, s.word[from]>>s.shift, s.value(from))
 			return
+		}
+		s.store(to, 0)
+		if s.word[from] != 0 {
+			return // it was deleted just now
 		}
 		// It was deleted meanwhile, so its slot needs no grace period.
 	}
-	s.store(w.path[0], t.word(&w.key, s.place(&w.key), w.record))
+	s.write(w.path[0], &w.key, s.place(&w.key).tag, t.v6.value(w.slot))
 	w.placed = true
 }
 
 // advance makes w's next step, a grace period after its last one, and reports whether there are more.
 func (t *hostTable) advance(w *waiter) (more bool, err error) {
-	s := t.family(&w.key)
+	s, last := t.family(&w.key), w.path[w.at]
 	switch {
 	case w.gone:
-		s.store(w.path[w.at], 0) // the old copy of the host that moved last, or nothing
+		if s.taken(last) {
+			s.clear(last) // the old copy of the host that moved last
+		}
 	case w.placed:
 		o := overflowKey(&w.key)
 		if err := t.maps.Overflow.Delete(&o); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return true, fmt.Errorf("remove host %s from map host_overflow: %w", w.key.addr(), err)
 		}
 		delete(t.waiting, w.key)
-		if !w.key.v6 {
-			t.records.retire(w.record) // an IPv6 slot goes on naming it
+		t.v6.clear(w.slot)
+	case s.v6 && s.word[last] != 0:
+		if s.taken(last) {
+			s.clear(last)
 		}
+		return true, nil
 	default:
 		t.step(w)
 		return true, nil
@@ -130,7 +154,7 @@ func (t *hostTable) rest(hold bool) bool {
 	}
 	t.resting = append(t.resting, t.started...)
 	t.started = nil
-	return t.records.rest() || len(t.resting) > 0 && !hold
+	return t.v6.rest() || len(t.resting) > 0 && !hold
 }
 
 // retryWaiting looks again for hosts that found no path. Where the table is so full that a row of searches fails, the
@@ -152,7 +176,9 @@ func (t *hostTable) retryWaiting() {
 
 // ripen does what had to wait for the grace period that has now ended.
 func (t *hostTable) ripen(hold bool) error {
-	t.records.ripen()
+	if t.v6.ripen() && len(t.waiting) > 0 {
+		t.retry = true
+	}
 	if hold {
 		return nil
 	}
@@ -171,7 +197,7 @@ func (t *hostTable) ripen(hold bool) error {
 
 // pending counts what rest and ripen have to do.
 func (t *hostTable) pending() int {
-	n := len(t.started) + len(t.resting) + t.records.retired.len + t.records.resting.len
+	n := len(t.started) + len(t.resting) + len(t.v6.left) + len(t.v6.resting)
 	if t.retry {
 		n++
 	}
@@ -198,14 +224,14 @@ func (t *hostTable) findPath(s *slots, p place) []int {
 	}
 	defer func() { t.nodes = nodes }()
 	for n := 0; n < len(nodes); n++ {
-		base := int(nodes[n].bucket) * bucketSize
-		for i, word := range s.word[base : base+bucketSize] {
+		base := s.base(nodes[n].bucket)
+		for i, word := range s.word[base : base+s.size] {
 			switch {
-			case s.busy[base+i] != nil:
+			case s.busy[base+i] != nil || word == vacated:
 			case word == 0:
-				return unwind(nodes, n, base+i)
+				return s.unwind(nodes, n, base+i)
 			case len(nodes) < maxNodes:
-				if to, ok := s.other(word, nodes[n].bucket); ok {
+				if to, ok := s.other(base+i, nodes[n].bucket); ok {
 					nodes = append(nodes, node{bucket: to, parent: int16(n), slot: uint8(i)})
 				}
 			}
@@ -215,8 +241,8 @@ func (t *hostTable) findPath(s *slots, p place) []int {
 }
 
 // other is the bucket to which the host of a slot could move.
-func (s *slots) other(word uint64, bucket uint32) (uint32, bool) {
-	k, _ := s.key(word)
+func (s *slots) other(at int, bucket uint32) (uint32, bool) {
+	k, _ := s.key(at)
 	p := s.place(&k)
 	to := p.bucket[0]
 	if to == bucket {
@@ -225,12 +251,12 @@ func (s *slots) other(word uint64, bucket uint32) (uint32, bool) {
 	return to, to != bucket
 }
 
-func unwind(nodes []node, n int, free int) []int {
+func (s *slots) unwind(nodes []node, n int, free int) []int {
 	path := []int{free}
 	for nodes[n].parent >= 0 {
 		at := nodes[n]
 		n = int(at.parent)
-		path = append(path, int(nodes[n].bucket)*bucketSize+int(at.slot))
+		path = append(path, s.base(nodes[n].bucket)+int(at.slot))
 	}
 	slices.Reverse(path)
 	return path

@@ -25,17 +25,24 @@ func TestHostsDisplacement(t *testing.T) {
 				t.Fatalf("step %d: the overflow no longer holds the waiting host", step)
 			}
 			last, at := w.path[w.at], w.at
-			if !w.placed { // path[at] was copied to path[at+1], and readers may need both
-				if s.word[last] == 0 || s.word[last] != s.word[w.path[at+1]] {
+			cleared := s.word[last] == vacated // where IPv6 hosts were, who is next waits for another grace period
+			if !w.placed && !cleared {         // path[at] was copied to path[at+1], and readers may need both
+				one, _ := s.key(last)
+				two, _ := s.key(w.path[at+1])
+				if !s.taken(last) || one != two || s.value(last) != s.value(w.path[at+1]) {
 					t.Fatalf("step %d: slots %x and %x should hold the same host", step, s.word[last], s.word[w.path[at+1]])
 				}
+			}
+			beside := [2]uint64{}
+			if v6 {
+				beside = *s.address(last)
 			}
 			if !h.rest() {
 				t.Fatal("nothing waits for a grace period")
 			}
 			before := s.word[last]
 			compare(t, h, m, twin)
-			if s.word[last] != before {
+			if s.word[last] != before || v6 && *s.address(last) != beside {
 				t.Fatalf("step %d: a slot was overwritten before the grace period", step)
 			}
 			if err := g.Wait(); err != nil {
@@ -45,7 +52,11 @@ func TestHostsDisplacement(t *testing.T) {
 				t.Fatal(err)
 			}
 			if h.Waiting() == 0 {
-				if step+1 != len(w.path) { // one for each host that moves over, one for the overflow
+				periods := len(w.path) // one for each host that moves over, one for the overflow
+				if v6 {
+					periods += len(w.path) - 1 // and one for each slot that was left
+				}
+				if step+1 != periods {
 					t.Fatalf("%d grace periods for a chain of %d positions", step+1, len(w.path))
 				}
 				break
@@ -70,7 +81,7 @@ func TestHostsDisplacementDisturbed(t *testing.T) {
 			if v6 {
 				s = &h.cur.v6
 			}
-			for i := 0; len(twin) < len(s.word)*95/100 || h.Waiting() == 0; i++ {
+			for i := 0; len(twin) < s.room()*95/100 || h.Waiting() == 0; i++ {
 				k := testHost(v6, round*1000+i)
 				twin[k] = 1 + r.Uint32N(maxValue)
 				mustPut(t, h, k, twin[k])
@@ -79,8 +90,8 @@ func TestHostsDisplacementDisturbed(t *testing.T) {
 				for _, w := range append(h.cur.started, h.cur.resting...) {
 					longest = max(longest, len(w.path))
 					victim := w.key
-					if at := w.path[r.IntN(len(w.path))]; s.word[at] != 0 && r.IntN(4) > 0 {
-						victim, _ = s.key(s.word[at])
+					if at := w.path[r.IntN(len(w.path))]; s.taken(at) && r.IntN(4) > 0 {
+						victim, _ = s.key(at)
 					}
 					k := host{uint16(victim.space), victim.addr()}
 					switch _, there := twin[k]; {
@@ -119,34 +130,53 @@ func TestHostsDisplacementDisturbed(t *testing.T) {
 	}
 }
 
-// TestHostsRecordKept sees that a deleted host's record stays as it is while a reader may be looking at it.
-func TestHostsRecordKept(t *testing.T) {
+// TestHostsAddressKept sees that a deleted host's address stays as it is while a reader may be looking at it: in the buckets, in front and
+// in the waiting room.
+func TestHostsAddressKept(t *testing.T) {
 	g := newGrace(t)
-	_, h := createHosts(t, g, 100)
-	k := testHost(true, 0)
-	mustPut(t, h, k, 1)
-	key, _ := newHostKey(k.space, k.addr)
+	_, h := createHosts(t, g, 10)
 	s := &h.cur.v6
-	f := s.scan(&key, s.place(&key))
-	rec := s.low(s.word[f.hit[0]])
-	h.Delete(k.space, k.addr)
-	kept := func() bool { return h.cur.records.is(rec, &key) && h.cur.records.value(rec) == 1 }
-	for i := 1; i < 10; i++ {
-		mustPut(t, h, testHost(true, i), 2)
+	i := 0
+	come := func() {
+		for range 2 * s.room() { // of two hosts, one is the gateway's own
+			mustPut(t, h, host{SpaceLocator, testHost(true, 4*i).addr}, 2)
+			mustPut(t, h, testHost(true, 4*i), 2)
+			i++
+		}
 	}
+	come()
+	var at []int
+	var was [][2]uint64
+	for i := range s.word {
+		if i%s.stride < s.size && s.word[i]>>spaceShift == uint64(SpaceLocator) {
+			at, was = append(at, i), append(was, *s.address(i))
+		}
+	}
+	if len(at) < 2*s.room() {
+		t.Fatalf("only %d slots hold hosts", len(at))
+	}
+	for j := range i {
+		h.Delete(SpaceLocator, testHost(true, 4*j).addr)
+	}
+	kept := func() (n int) {
+		for i, at := range at {
+			if *s.address(at) == was[i] {
+				n++
+			}
+		}
+		return n
+	}
+	come()
 	h.rest()
-	for i := 10; i < 20; i++ {
-		mustPut(t, h, testHost(true, i), 2)
-	}
-	if !kept() {
-		t.Fatal("the record was used again before a grace period")
+	come()
+	if n := kept(); n != len(at) {
+		t.Fatalf("%d of %d slots were used again before a grace period", len(at)-n, len(at))
 	}
 	mustSettle(t, h)
-	for i := 20; i < 30; i++ {
-		mustPut(t, h, testHost(true, i), 2)
-	}
-	if kept() {
-		t.Error("the record was not used again after a grace period")
+	h.cur.room.next = 0
+	come()
+	if kept() == len(at) {
+		t.Error("no slot was used again after a grace period")
 	}
 }
 
@@ -155,7 +185,7 @@ func TestHostsRecordKept(t *testing.T) {
 func TestHostsGrowWhileHostsCome(t *testing.T) {
 	g := newGrace(t)
 	for _, v6 := range []bool{false, true} {
-		_, h := createHosts(t, g, 8*fillChunk)
+		_, h := createHosts(t, g, 64*fillChunk)
 		twin := make(map[host]uint32)
 		s := h.cur.family(&hostKey{v6: v6})
 		come := func(n int) {
@@ -165,9 +195,9 @@ func TestHostsGrowWhileHostsCome(t *testing.T) {
 				mustPut(t, h, k, twin[k])
 			}
 		}
-		come(len(s.word) * 94 / 100)
+		come(s.room() * 94 / 100)
 		mustSettle(t, h)
-		next, err := CreateHostMaps(16 * fillChunk)
+		next, err := CreateHostMaps(128 * fillChunk)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,9 +209,9 @@ func TestHostsGrowWhileHostsCome(t *testing.T) {
 		if err := h.startGrow(table); err != nil {
 			t.Fatal(err)
 		}
-		for from := 0; from < len(s.word); from += fillChunk {
+		for from := uint32(0); from < s.buckets; from += fillChunk {
 			err := h.copyWith(func(yield func(hostKey, uint32) bool) {
-				h.cur.eachSlot(s, from, min(from+fillChunk, len(s.word)), yield)
+				h.cur.eachSlot(s, from, min(from+fillChunk, s.buckets), yield)
 			})
 			if err != nil {
 				t.Fatal(err)

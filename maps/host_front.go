@@ -1,17 +1,15 @@
 package maps
 
-import "sync/atomic"
-
-// front is one slot for each key of the gateway's own spaces, chosen by the key alone: every tunnel packet asks for three of
-// these, and there are few. The last one written has the slot; each is in the table as well, where programs look
-// for it when the slot is another's. So a slot may be empty at any time, but must never outlive its host: a record may
-// be another's then. An IPv4 slot looks as in the table, an IPv6 slot is the record's number.
-type front []uint64
-
+// In front is one slot for each key of the gateway's own spaces, chosen by the key alone: every tunnel packet asks for three of
+// these, and there are few. Each key is in the table as well, where programs look for it when the slot is another's. So a slot
+// may be empty at any time, but must never outlive its host. An IPv4 slot looks as in the table, and the last one written has it;
+// an IPv6 slot has no tag, and the first one has it until it goes, because readers may be looking at the address.
 const (
-	frontLines = int(datapathLimitsFRONT_LINES)
-	frontShift = 32 - 10 // leaves as many bits as frontLines*bucketSize has
-	frontMix   = 0x9E3779B1
+	frontLines    = int(datapathLimitsFRONT_LINES)
+	front6Buckets = int(datapathLimitsFRONT6BUCKETS)
+	front6Slots   = int(datapathLimitsFRONT6SLOTS)
+	frontShift    = 32 - 10 // leaves as many bits as there are slots
+	frontMix      = 0x9E3779B1
 )
 
 func inFront(k *hostKey) bool { return k.space >= uint32(SpaceVNI) }
@@ -23,32 +21,53 @@ func frontAt6(space uint32, hi, lo uint64) uint32 {
 	return frontAt(space, uint32(sum^sum>>32))
 }
 
-func (f front) slot(k *hostKey) *uint64 {
-	if k.v6 {
-		return &f[frontAt6(k.space, k.hi, k.lo)]
+// frontSlot is the position of a key's slot in front.
+func (s *slots) frontSlot(k *hostKey) int {
+	if s.v6 {
+		at := frontAt6(k.space, k.hi, k.lo)
+		return s.base(s.buckets+at/uint32(front6Slots)) + int(at)%front6Slots
 	}
-	return &f[frontAt(k.space, uint32(k.key4()))]
+	return s.base(s.buckets) + int(frontAt(k.space, uint32(k.key4())))
 }
 
-// word is k's slot; low is its value for IPv4, its record for IPv6.
-func (f front) word(k *hostKey, low uint32) uint64 {
-	if k.v6 {
-		return uint64(low)
-	}
-	return k.key4()<<valueBits | uint64(low)
-}
-
-func (f front) put(k *hostKey, low uint32) { atomic.StoreUint64(f.slot(k), f.word(k, low)) }
-
-func (f front) remove(k *hostKey, low uint32) {
-	if slot := f.slot(k); *slot == f.word(k, low) {
-		atomic.StoreUint64(slot, 0)
+func (s *slots) putFront(k *hostKey, value uint32) {
+	at := s.frontSlot(k)
+	switch {
+	case !s.v6:
+		s.write(at, k, k.key4(), value)
+	case s.word[at] == 0:
+		s.write(at, k, noTag6(k), value)
+	case s.holds(at, k):
+		s.setValue(at, value)
 	}
 }
 
-// clear is for what a killed writer left: it may have ended between the table and the slot.
-func (f front) clear() {
-	for i := range f {
-		atomic.StoreUint64(&f[i], 0)
+func (s *slots) removeFront(k *hostKey) {
+	if at := s.frontSlot(k); s.holds(at, k) {
+		s.clear(at)
+	}
+}
+
+// noTag6 is all that an IPv6 slot outside the buckets has of a tag.
+func noTag6(k *hostKey) uint64 { return uint64(k.space) << tagBits }
+
+// holds says whether a slot is a key's, by what readers go by.
+func (s *slots) holds(at int, k *hostKey) bool {
+	have, ok := s.key(at)
+	return ok && have == *k
+}
+
+// adoptFront is for what a killed writer left: it may have ended between the table and the slot.
+func (t *hostTable) adoptFront(s *slots) {
+	for at := range s.in(s.buckets, s.buckets+s.front) {
+		if s.word[at] == 0 {
+			continue
+		}
+		k, ok := s.key(at)
+		if value := t.get(&k); ok && value != 0 && inFront(&k) && s.frontSlot(&k) == at {
+			s.setValue(at, value)
+		} else {
+			s.clear(at)
+		}
 	}
 }

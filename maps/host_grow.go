@@ -11,8 +11,8 @@ import (
 // programs over either are right, and so is whichever table a new process finds after a crash. A change
 // that fits only one of them fails.
 
-// fillChunk is how many slots are copied before other callers get their turn: half a millisecond.
-const fillChunk = 4096
+// fillChunk is how many buckets are copied before other callers get their turn: half a millisecond.
+const fillChunk = 512
 
 // Grow creates a table for capacity hosts of each family, holding all that this one holds, and from then on
 // writes both. The returned descriptors are the caller's, to load a program with, pin and close. It takes about
@@ -68,8 +68,8 @@ func (h *Hosts) endFill() {
 // anyway, and as long as h.filling says so no host changes its slot or gets a second one, except by going away.
 func (h *Hosts) fill() error {
 	for _, s := range []*slots{&h.cur.v4, &h.cur.v6} {
-		for from := 0; from < len(s.word); from += fillChunk {
-			to := min(from+fillChunk, len(s.word))
+		for from := uint32(0); from < s.buckets; from += fillChunk {
+			to := min(from+fillChunk, s.buckets)
 			if err := h.copyWith(func(yield func(hostKey, uint32) bool) { h.cur.eachSlot(s, from, to, yield) }); err != nil {
 				return err
 			}

@@ -17,7 +17,7 @@ func scatter(x uint64) uint64 {
 	return x ^ x>>33
 }
 
-// TestHostHash compares the hashes in Go with those that bpf/lookup.h computes in the kernel.
+// TestHostHash compares the hashes in Go with those that bpf/table.h computes in the kernel.
 func TestHostHash(t *testing.T) {
 	r := seeded(t)
 	for _, capacity := range []uint32{1, 100, 12345, 1 << 20} {
@@ -67,7 +67,7 @@ func TestHostHash(t *testing.T) {
 			want.Hash4 = hash4(key4, &h4.Seed)
 			want.Bucket4 = newPlace(want.Hash4, key4, h4.Buckets).bucket
 			want.Hash6 = hash6(got.In, scatter(got.In), uint32(got.In>>52), &h6.Seed)
-			want.Tag6 = want.Hash6 * mix3 >> recordBits
+			want.Tag6 = tag6(want.Hash6, uint32(got.In>>52))
 			want.Bucket6 = newPlace(want.Hash6, want.Tag6, h6.Buckets).bucket
 			want.Front4 = frontAt(uint32(got.In>>52), uint32(got.In))
 			want.Front6 = frontAt6(uint32(got.In>>52), got.In, scatter(got.In))

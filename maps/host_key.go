@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// The mixing constants and the functions below are those of bpf/lookup.h: a test compares the two.
+// The mixing constants and the functions below are those of bpf/table.h: a test compares the two.
 const (
 	mix1 = 0x9FB21C651E98DF25
 	mix2 = 0xD6E8FEB86659FD93
@@ -16,13 +16,18 @@ const (
 
 const (
 	valueBits  = int(datapathLimitsVALUE_BITS)
-	recordBits = int(datapathLimitsRECORD_BITS)
-	bucketSize = int(datapathLimitsHOST_SLOTS)
-	maxValue   = 1<<valueBits - 1
-	maxSpace   = 1<<(64-32-valueBits) - 1
+	tagBits    = int(datapathLimitsTAG_BITS) // of an IPv6 slot, above its unit and value, below its space
+	tagShift   = valueBits + int(datapathLimitsUNIT_BITS)
+	spaceShift = tagShift + tagBits
+
+	bucketSize  = int(datapathLimitsHOST_SLOTS)
+	bucket6Size = int(datapathLimitsHOST6SLOTS)
+
+	maxValue = 1<<valueBits - 1
+	maxSpace = 1<<(64-32-valueBits) - 1
 )
 
-// hostKey is an address in a space, in the shape records and the overflow hash keep it: two words loaded in memory
+// hostKey is an address in a space, in the shape buckets and the overflow hash keep it: two words loaded in memory
 // order from the 16 bytes of the address, IPv4 as ::ffff:a.b.c.d.
 type hostKey struct {
 	hi, lo uint64
@@ -74,7 +79,7 @@ func (k hostKey) key4() uint64 {
 }
 
 // place is where a key may lie in one table: two buckets, which may be the same, and the part of a slot that tells
-// the key from others there. For IPv4 that is the key itself, for IPv6 a 40-bit tag that a record confirms.
+// the key from others there. For IPv4 that is the key itself, for IPv6 its space and a part of its hash, and the address confirms it.
 type place struct {
 	bucket [2]uint32
 	tag    uint64
@@ -95,6 +100,8 @@ func hash6(hi, lo uint64, space uint32, seed *[2]uint64) uint64 {
 	x = (x + uint64(space)) * mix2
 	return x ^ x>>29
 }
+
+func tag6(hash uint64, space uint32) uint64 { return uint64(space)<<tagBits | hash*mix3>>(64-tagBits) }
 
 func newPlace(hash, tag uint64, buckets uint32) place {
 	return place{

@@ -11,10 +11,9 @@ import (
 type hostTable struct {
 	maps    HostMaps // our own descriptors
 	memory4 *memory[datapathBucket]
-	memory6 *memory[datapathBucket]
-	memoryR *memory[datapathRecord6]
+	memory6 *memory[datapathBucket6]
 	v4, v6  slots
-	records *records
+	room    waitingRoom
 	waiting map[hostKey]*waiter // who is in the overflow
 	started []*waiter           // made a step since the last grace period began
 	resting []*waiter           // made a step before that
@@ -24,8 +23,8 @@ type hostTable struct {
 	touched uint64              // see slots.touch
 }
 
-// errResting says that there is room, but that readers may still look at it.
-var errResting = errors.New("every free record is resting")
+// errResting says that there is room, but that it has to wait for readers.
+var errResting = errors.New("every free slot is resting")
 
 // openHostTable maps the memory of maps. The descriptors are duplicated, the caller keeps its own.
 func openHostTable(maps HostMaps) (*hostTable, error) {
@@ -41,9 +40,8 @@ func openHostTable(maps HostMaps) (*hostTable, error) {
 		_ = t.close()
 		return nil, err
 	}
-	t.records = &records{list: t.memoryR.entries, unused: 1}
-	t.v4 = newSlots(t.memory4.entries, &h4, nil)
-	t.v6 = newSlots(t.memory6.entries, &h6, t.records)
+	t.v4, t.v6 = newSlots4(t.memory4.entries, &h4), newSlots6(t.memory6.entries, &h6)
+	t.room = newWaitingRoom(&t.v6)
 	return t, nil
 }
 
@@ -51,10 +49,7 @@ func (t *hostTable) mapMemory() (err error) {
 	if t.memory4, err = mapArray[datapathBucket](t.maps.Buckets4); err != nil {
 		return err
 	}
-	if t.memory6, err = mapArray[datapathBucket](t.maps.Buckets6); err != nil {
-		return err
-	}
-	t.memoryR, err = mapArray[datapathRecord6](t.maps.Records6)
+	t.memory6, err = mapArray[datapathBucket6](t.maps.Buckets6)
 	return err
 }
 
@@ -66,9 +61,6 @@ func (t *hostTable) close() error {
 	if t.memory6 != nil {
 		err = errors.Join(err, t.memory6.close())
 	}
-	if t.memoryR != nil {
-		err = errors.Join(err, t.memoryR.close())
-	}
 	return err
 }
 
@@ -79,31 +71,15 @@ func (t *hostTable) family(k *hostKey) *slots {
 	return &t.v4
 }
 
-// word is the slot of a host whose key and value are in record rec.
-func (t *hostTable) word(k *hostKey, p place, rec uint32) uint64 {
-	if k.v6 {
-		return p.tag<<recordBits | uint64(rec)
-	}
-	return p.tag<<valueBits | uint64(t.records.value(rec))
-}
-
 func (t *hostTable) get(k *hostKey) uint32 {
 	s := t.family(k)
 	if f := s.scan(k, s.place(k)); f.hits > 0 {
-		return t.valueAt(s, f.hit[0])
+		return s.value(f.hit[0])
 	}
 	if w := t.waiting[*k]; w != nil {
-		return t.records.value(w.record)
+		return t.v6.value(w.slot)
 	}
 	return 0
-}
-
-func (t *hostTable) valueAt(s *slots, at int) uint32 {
-	low := s.low(s.word[at])
-	if s.records == nil {
-		return low
-	}
-	return t.records.value(low)
 }
 
 // put inserts or replaces. On any error nothing has changed.
@@ -115,83 +91,35 @@ func (t *hostTable) put(k *hostKey, value uint32) error {
 func (t *hostTable) putAt(s *slots, k *hostKey, p place, value uint32) error {
 	err := t.putSlot(s, k, p, value)
 	if err == nil && inFront(k) {
-		s.front.put(k, t.low(s, k))
+		s.putFront(k, value)
 	}
 	return err
-}
-
-// low is what a slot of a host that is there has below its tag, or would have.
-func (t *hostTable) low(s *slots, k *hostKey) uint32 {
-	if f := s.scan(k, s.place(k)); f.hits > 0 {
-		return s.low(s.word[f.hit[0]])
-	}
-	rec := t.waiting[*k].record
-	if k.v6 {
-		return rec
-	}
-	return t.records.value(rec)
 }
 
 func (t *hostTable) putSlot(s *slots, k *hostKey, p place, value uint32) error {
 	f := s.scan(k, p)
 	w := t.waiting[*k]
-	switch {
-	case f.hits > 0 || w != nil:
-		t.replace(s, &f, w, p, value)
-		return nil
-	case k.v6:
-		return t.insert6(s, k, p, &f, value)
-	}
-	if at := f.choose(); at >= 0 {
-		s.store(at, p.tag<<valueBits|uint64(value))
-		s.hosts++
+	if f.hits > 0 || w != nil {
+		t.replace(s, &f, w, value)
 		return nil
 	}
-	rec, err := t.take()
-	if err != nil {
-		return err
-	}
-	return t.wait(k, rec, value)
-}
-
-// replace writes every copy there is.
-func (t *hostTable) replace(s *slots, f *scan, w *waiter, p place, value uint32) {
-	for _, at := range f.hit[:f.hits] {
-		if s.records == nil {
-			s.store(at, p.tag<<valueBits|uint64(value))
-		} else {
-			t.records.setValue(s.low(s.word[at]), value) // both slots of a displaced host name one record
-		}
-	}
-	if w != nil {
-		t.records.setValue(w.record, value)
-	}
-}
-
-func (t *hostTable) insert6(s *slots, k *hostKey, p place, f *scan, value uint32) error {
-	rec, err := t.take()
-	if err != nil {
-		return err
-	}
-	at := f.choose()
+	at := s.choose(&f)
 	if at < 0 {
-		return t.wait(k, rec, value)
+		return t.wait(k, value)
 	}
-	t.records.write(rec, k, value)
-	s.store(at, p.tag<<recordBits|uint64(rec))
+	s.write(at, k, p.tag, value)
 	s.hosts++
 	return nil
 }
 
-func (t *hostTable) take() (uint32, error) {
-	rec := t.records.take()
-	switch {
-	case rec != 0:
-		return rec, nil
-	case t.records.retired.len+t.records.resting.len > 0:
-		return 0, errResting
+// replace writes every copy there is.
+func (t *hostTable) replace(s *slots, f *scan, w *waiter, value uint32) {
+	for _, at := range f.hit[:f.hits] {
+		s.setValue(at, value)
 	}
-	return 0, errHostsFull
+	if w != nil {
+		t.v6.setValue(w.slot, value)
+	}
 }
 
 // delete reports whether the host was there.
@@ -203,21 +131,13 @@ func (t *hostTable) delete(k *hostKey) bool {
 		return false
 	}
 	if inFront(k) {
-		s.front.remove(k, t.low(s, k))
+		s.removeFront(k)
 	}
-	var rec uint32
 	for _, at := range f.hit[:f.hits] {
-		if k.v6 {
-			rec = s.low(s.word[at])
-		}
-		s.store(at, 0)
+		s.clear(at)
 	}
 	if w != nil {
-		rec = w.record
 		t.leave(w)
-	}
-	if rec != 0 {
-		t.records.retire(rec)
 	}
 	s.hosts--
 	t.retry = len(t.waiting) > 0
@@ -227,26 +147,26 @@ func (t *hostTable) delete(k *hostKey) bool {
 // each calls yield for every host once until it returns false.
 func (t *hostTable) each(yield func(k hostKey, value uint32) bool) bool {
 	for _, s := range []*slots{&t.v4, &t.v6} {
-		if !t.eachSlot(s, 0, len(s.word), yield) {
+		if !t.eachSlot(s, 0, s.buckets, yield) {
 			return false
 		}
 	}
 	return t.eachWaiting(yield)
 }
 
-// eachSlot goes over the positions from..to-1. Where a host has two copies, readers' first one counts.
-func (t *hostTable) eachSlot(s *slots, from, to int, yield func(k hostKey, value uint32) bool) bool {
-	for at := from; at < to; at++ {
-		if s.word[at] == 0 {
+// eachSlot goes over buckets from..to-1. Where a host has two copies, readers' first one counts.
+func (t *hostTable) eachSlot(s *slots, from, to uint32, yield func(k hostKey, value uint32) bool) bool {
+	for at := range s.in(from, to) {
+		if !s.taken(at) {
 			continue
 		}
-		k, _ := s.key(s.word[at])
+		k, _ := s.key(at)
 		if s.busy[at] != nil {
 			if f := s.scan(&k, s.place(&k)); f.hit[0] != at {
 				continue
 			}
 		}
-		if !yield(k, t.valueAt(s, at)) {
+		if !yield(k, s.value(at)) {
 			return false
 		}
 	}
@@ -255,7 +175,7 @@ func (t *hostTable) eachSlot(s *slots, from, to int, yield func(k hostKey, value
 
 func (t *hostTable) eachWaiting(yield func(k hostKey, value uint32) bool) bool {
 	for k, w := range t.waiting {
-		if !w.placed && !yield(k, t.records.value(w.record)) {
+		if !w.placed && !yield(k, t.v6.value(w.slot)) {
 			return false
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -69,7 +70,7 @@ func testHost(v6 bool, i int) host {
 	return h
 }
 
-// reader looks a host up as bpf/lookup.h does, through the kernel's copy of the maps.
+// reader looks a host up as bpf/table.h does, through the kernel's copy of the maps.
 type reader struct {
 	t          *testing.T
 	maps       HostMaps
@@ -98,13 +99,12 @@ func (r *reader) lookup(h host) uint32 {
 	}
 	if k.v6 {
 		x := hash6(k.hi, k.lo, k.space, &r.head6.Seed)
-		p := newPlace(x, x*mix3>>recordBits, r.head6.Buckets)
-		for _, b := range p.bucket {
-			for _, word := range r.bucket(r.maps.Buckets6, b) {
-				if word>>recordBits == p.tag && word != 0 {
-					if v := r.record(uint32(word&(1<<recordBits-1)), &k); v != 0 {
-						return v
-					}
+		p := newPlace(x, tag6(x, k.space), r.head6.Buckets)
+		for _, bucket := range p.bucket {
+			b := r.bucket6(bucket)
+			for _, word := range b.Slot {
+				if word>>tagShift == p.tag && b.names(word, &k) {
+					return uint32(word & maxValue)
 				}
 			}
 		}
@@ -129,28 +129,43 @@ func (r *reader) bucket(m *ebpf.Map, i uint32) [8]uint64 {
 	return b.Slot
 }
 
-func (r *reader) record(i uint32, k *hostKey) uint32 {
-	var rec datapathRecord6
-	if err := r.maps.Records6.Lookup(i, &rec); err != nil {
+func (r *reader) bucket6(i uint32) (b datapathBucket6) {
+	if err := r.maps.Buckets6.Lookup(i, &b); err != nil {
 		r.t.Fatal(err)
 	}
-	if *rec.words() != [2]uint64{k.hi, k.lo} || rec.Space != k.space {
+	return b
+}
+
+// names says whether a slot of the bucket names a host's address.
+func (b *datapathBucket6) names(word uint64, k *hostKey) bool {
+	a := (*[16]uint64)(unsafe.Pointer(b))[2*(word>>valueBits&7):]
+	return a[0] == k.hi && a[1] == k.lo
+}
+
+// slot6 looks into the slot at a position.
+func (r *reader) slot6(at uint32, k *hostKey) uint32 {
+	if at/16 >= r.maps.Buckets6.MaxEntries() {
 		return 0
 	}
-	return rec.Value
+	b := r.bucket6(at / 16)
+	word := (*[16]uint64)(unsafe.Pointer(&b))[at%16]
+	if uint32(word>>spaceShift) != k.space || !b.names(word, k) {
+		return 0
+	}
+	return uint32(word & maxValue)
 }
 
 func (r *reader) overflow(k *hostKey) uint32 {
 	o := overflowKey(k)
-	var rec uint32
-	switch err := r.maps.Overflow.Lookup(&o, &rec); {
+	var at uint32
+	switch err := r.maps.Overflow.Lookup(&o, &at); {
 	case errors.Is(err, ebpf.ErrKeyNotExist):
 		return 0
 	case err != nil:
 		r.t.Fatal(err)
 	}
 	r.overflowed++
-	return r.record(rec, k)
+	return r.slot6(at, k)
 }
 
 // compare fails the test where the table and the twin differ, asked in every way there is.
@@ -193,7 +208,7 @@ func compare(t *testing.T, h *Hosts, m HostMaps, twin map[host]uint32) {
 }
 
 // checkSettled fails the test where a settled table still holds what nobody needs: second copies, reserved slots,
-// overflow entries of placed hosts, lost records.
+// overflow entries of placed hosts, slots of hosts that left.
 func checkSettled(t *testing.T, h *Hosts) {
 	t.Helper()
 	if n := h.Pending(); n != 0 {
@@ -205,8 +220,8 @@ func checkSettled(t *testing.T, h *Hosts) {
 		if len(s.busy) != 0 {
 			t.Fatalf("%d slots are still reserved", len(s.busy))
 		}
-		for _, word := range s.word {
-			if word != 0 {
+		for at := range s.in(0, s.buckets) {
+			if s.word[at] != 0 {
 				slotsUsed[i]++
 			}
 		}
@@ -225,16 +240,20 @@ func checkSettled(t *testing.T, h *Hosts) {
 		t.Fatalf("%d and %d slots in use, %d and %d waiting for %d and %d hosts",
 			slotsUsed[0], slotsUsed[1], stuck4, stuck6, h.Len4(), h.Len6())
 	}
-	inUse := slotsUsed[1] + stuck4 + stuck6
-	free := tab.records.free.len + len(tab.records.list) - int(tab.records.unused)
-	if inUse+free != len(tab.records.list)-1 {
-		t.Fatalf("%d records in use and %d free of %d", inUse, free, len(tab.records.list)-1)
+	waiting := 0
+	for i := range waitingBuckets * bucket6Size {
+		if tab.v6.word[tab.room.at(i)] != 0 {
+			waiting++
+		}
+	}
+	if waiting != stuck4+stuck6 {
+		t.Fatalf("%d slots of the waiting room are used by %d hosts", waiting, stuck4+stuck6)
 	}
 	entries := 0
 	var o datapathOverflowKey
-	var rec uint32
+	var place uint32
 	it := tab.maps.Overflow.Iterate()
-	for it.Next(&o, &rec) {
+	for it.Next(&o, &place) {
 		entries++
 	}
 	if err := it.Err(); err != nil || entries != len(tab.waiting) {
@@ -270,7 +289,7 @@ func TestHostsTwin(t *testing.T) {
 
 func twinRound(t *testing.T, r *rand.Rand, g *Grace, m HostMaps, h *Hosts) {
 	twin := make(map[host]uint32)
-	slotCount := int(h.cur.v4.buckets) * bucketSize
+	slotCount := h.cur.v4.room()
 	value := func() uint32 { return 1 + r.Uint32N(maxValue) }
 	for step := range 12 * slotCount {
 		k := testHost(r.IntN(2) == 0, r.IntN(slotCount))
@@ -356,7 +375,7 @@ func TestHostsFull(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		m, h := createHosts(t, g, 100)
 		twin := make(map[host]uint32)
-		slotCount := int(h.cur.v4.buckets) * bucketSize
+		slotCount := h.cur.v4.room()
 		full := 0
 		for i := 0; full < 100; i++ {
 			k := testHost(v6, i)
@@ -373,6 +392,9 @@ func TestHostsFull(t *testing.T) {
 			}
 		}
 		mustSettle(t, h)
+		if v6 {
+			slotCount = h.cur.v6.room()
+		}
 		if want := slotCount + int(waitingMax); len(twin) < want-bucketSize || len(twin) > want {
 			t.Errorf("took %d hosts, %d have room", len(twin), want)
 		}
@@ -395,16 +417,16 @@ func TestHostsFull(t *testing.T) {
 	}
 }
 
-// TestHostsRecordsRest deletes and inserts more IPv6 hosts than there are records to spare without settling in
+// TestHostsSlotsRest deletes and inserts more IPv6 hosts than there are slots to spare without settling in
 // between.
-func TestHostsRecordsRest(t *testing.T) {
+func TestHostsSlotsRest(t *testing.T) {
 	g := newGrace(t)
 	m, h := createHosts(t, g, 100)
 	twin := make(map[host]uint32)
-	for i := range 3 * len(h.cur.records.list) {
+	for i := range 3 * (h.cur.v6.room() + int(waitingMax)) {
 		k := testHost(true, i)
 		mustPut(t, h, k, 1)
-		if i%1000 == 0 {
+		if i%4000 == 0 {
 			twin[k] = 1
 		} else if !h.Delete(k.space, k.addr) {
 			t.Fatalf("Delete(%v) found nothing", k)
@@ -446,8 +468,8 @@ func TestHostsBadInput(t *testing.T) {
 	if h.Len4()+h.Len6() != 0 {
 		t.Errorf("refused hosts were kept")
 	}
-	if _, err := CreateHostMaps(1 << 24); err == nil {
-		t.Errorf("a table with more records than a slot can name was created")
+	if _, err := CreateHostMaps(hostsMax + 1); err == nil {
+		t.Errorf("a table with more words than have a number was created")
 	}
 }
 
@@ -465,23 +487,23 @@ func TestHostsRefused(t *testing.T) {
 		},
 		{
 			"version", func(_ *HostMaps, _, h6 *TableHeader) { h6.Version = 99 },
-			"map hosts6 has layout version 99 and this program writes version 3: run the version that made it, or remove it to begin anew",
+			"map hosts6 has layout version 99 and this program writes version 4: run the version that made it, or remove it to begin anew",
 		},
 		{
 			"size", func(_ *HostMaps, h4, _ *TableHeader) { h4.Buckets-- },
-			"map hosts4 has 16 buckets and its header says 15: remove it to begin anew",
+			"map hosts4 has 145 entries, and its header says 15 buckets, which makes 144: remove it to begin anew",
 		},
 		{
-			"records", func(_ *HostMaps, _, h6 *TableHeader) { h6.Records = 5 },
-			"map records6 has 65665 entries of 32 bytes where its table expects 5 of 32: these maps do not belong together, remove them to begin anew",
+			"size of IPv6", func(_ *HostMaps, _, h6 *TableHeader) { h6.Buckets++ },
+			"map hosts6 has 13391 entries, and its header says 27 buckets, which makes 13392: remove it to begin anew",
 		},
 		{
 			"type", func(m *HostMaps, _, _ *TableHeader) { m.Buckets4, m.Overflow = m.Overflow, m.Buckets4 },
 			"map hosts4 is no host table (type Hash, 65536 entries of 4 bytes): remove it to begin anew",
 		},
 		{
-			"overflow", func(m *HostMaps, _, _ *TableHeader) { m.Overflow = m.Records6 },
-			"map host_overflow has keys of 4 and values of 32 bytes instead of 20 and 4: these maps do not belong together, remove them to begin anew",
+			"overflow", func(m *HostMaps, _, _ *TableHeader) { m.Overflow = m.Buckets6 },
+			"map host_overflow has keys of 4 and values of 128 bytes instead of 20 and 4: these maps do not belong together, remove them to begin anew",
 		},
 	} {
 		m, err := CreateHostMaps(100)
@@ -493,9 +515,8 @@ func TestHostsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		harmed := m
-		buckets := h4.Buckets
 		c.harm(&harmed, &h4, &h6)
-		if err := errors.Join(m.Buckets4.Put(buckets+uint32(frontLines), &h4), m.Buckets6.Put(buckets+uint32(frontLines), &h6)); err != nil {
+		if err := errors.Join(WriteTableHeader(m.Buckets4, h4), WriteTableHeader(m.Buckets6, h6)); err != nil {
 			t.Fatal(err)
 		}
 		h, err := OpenHosts(harmed, g)
@@ -665,7 +686,7 @@ func TestHostsGrowHolds(t *testing.T) {
 	g := newGrace(t)
 	_, h := createHosts(t, g, 1000)
 	twin := make(map[host]uint32)
-	slotCount := len(h.cur.v4.word)
+	slotCount := h.cur.v4.room()
 	for i := range slotCount * 95 / 100 {
 		for _, v6 := range []bool{false, true} {
 			k := testHost(v6, i)
@@ -688,10 +709,10 @@ func TestHostsGrowHolds(t *testing.T) {
 	if err := h.startGrow(table); err != nil {
 		t.Fatal(err)
 	}
-	for half := range 2 {
+	for half := range uint32(2) {
 		for _, s := range []*slots{&h.cur.v4, &h.cur.v6} {
 			err := h.copyWith(func(yield func(hostKey, uint32) bool) {
-				h.cur.eachSlot(s, half*slotCount/2, (half+1)*slotCount/2, yield)
+				h.cur.eachSlot(s, half*s.buckets/2, (half+1)*s.buckets/2, yield)
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -18,7 +18,7 @@ var errHostsFull = fmt.Errorf("host table: %w, grow it", ErrFull)
 // miss a host that is there, see another host's value, or a value that was not written. What Put and Delete did
 // holds for every packet that arrives after they returned.
 //
-// What has to wait until no program looks any more, a second phase of displacements and the reuse of records,
+// What has to wait until no program looks any more, a second phase of displacements and the reuse of IPv6 slots,
 // is left to Settle, which its owner calls when Work says so. Until then the hosts concerned are served from a
 // hash table that costs their packets about as much again.
 //
@@ -72,8 +72,8 @@ func (h *Hosts) Close() error {
 
 // Put makes value the answer for addr in space: a new host, or another value for one that is there, with
 // nothing in between. space is 1..4095, value 1..1<<20-1, addr neither zoned nor IPv4-mapped. An error, which
-// may wrap ErrFull, has changed nothing. Put never waits for programs to end, with one exception: when more
-// IPv6 hosts came and went since the last Settle than the table has records to spare, it settles first.
+// may wrap ErrFull, has changed nothing. Put never waits for programs to end, with one exception: when so many
+// hosts came, or came and went, since the last Settle that the overflow is full of them, it settles first.
 func (h *Hosts) Put(space uint16, addr netip.Addr, value uint32) error {
 	k, err := checkHostValue(space, addr, value)
 	if err != nil {
@@ -245,7 +245,7 @@ func (h *Hosts) Len6() int { return h.count(func(t *hostTable) int { return t.v6
 
 // Cap is how many hosts of each family the table is meant for: four fifths of its slots.
 func (h *Hosts) Cap() int {
-	return h.count(func(t *hostTable) int { return int(t.v4.buckets) * bucketSize * 4 / 5 })
+	return h.count(func(t *hostTable) int { return t.v4.room() * 4 / 5 })
 }
 
 // Waiting is how many hosts are served from the overflow at the moment.
@@ -288,8 +288,8 @@ func (h *Hosts) notify() {
 	}
 }
 
-// Settle finishes what waits for grace periods, all of it together: one for the records given up, and one for
-// each step of the longest displacement, three or four in all. Other methods go on meanwhile. It returns when
+// Settle finishes what waits for grace periods, all of it together: one for the IPv6 slots given up, and one for
+// each step of the longest displacement, two for IPv6: three to seven in all. Other methods go on meanwhile. It returns when
 // nothing is left to do; after an error it can be called again.
 func (h *Hosts) Settle() error {
 	h.settling.Lock()

@@ -17,7 +17,7 @@ func Layout() (map[string]*ebpf.MapSpec, error) {
 	for name := range new(Objects).All() {
 		layout[name] = spec.Maps[name]
 	}
-	for _, name := range []string{datapathMapHosts4, datapathMapHosts6, datapathMapRecords6} {
+	for _, name := range []string{datapathMapHosts4, datapathMapHosts6} {
 		layout[name].MaxEntries = 0
 	}
 	return layout, nil

@@ -161,7 +161,7 @@ func (o *Objects) Pins() map[string]*ebpf.Map {
 func (o *Objects) All() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		datapathMapPorts: o.Ports, datapathMapSegments: o.Segments, datapathMapTenants: o.Tenants, datapathMapMacs: o.Macs,
-		datapathMapHosts4: o.Hosts4, datapathMapHosts6: o.Hosts6, datapathMapRecords6: o.Records6,
+		datapathMapHosts4: o.Hosts4, datapathMapHosts6: o.Hosts6,
 		datapathMapHostOverflow: o.HostOverflow, datapathMapPrefixes4: o.Prefixes4, datapathMapPrefixes6: o.Prefixes6,
 		datapathMapNexthops: o.Nexthops, datapathMapSets: o.Sets, datapathMapAdjacencies: o.Adjacencies,
 		datapathMapLocals: o.Locals, datapathMapLocators: o.Locators, datapathMapTxPorts: o.TxPorts,
@@ -173,7 +173,7 @@ func (o *Objects) All() map[string]*ebpf.Map {
 
 // HostMaps returns the host tables among the maps.
 func (o *Objects) HostMaps() HostMaps {
-	return HostMaps{Buckets4: o.Hosts4, Buckets6: o.Hosts6, Records6: o.Records6, Overflow: o.HostOverflow}
+	return HostMaps{Buckets4: o.Hosts4, Buckets6: o.Hosts6, Overflow: o.HostOverflow}
 }
 
 // Close lets go of the program and the maps; what is attached or pinned stays.

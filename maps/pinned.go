@@ -39,7 +39,7 @@ func OpenPinned(folder string) (_ *Pinned, err error) {
 	}
 	_, err = os.Stat(filepath.Join(folder, p.Generation, ShadowMap))
 	p.Shadow = err == nil
-	if h, err := readHeader(datapathMapHosts4, p.hosts4); err != nil {
+	if h, err := readHeader4(p.hosts4); err != nil {
 		return nil, err
 	} else if h.Version != Version {
 		return nil, fmt.Errorf("the pinned maps have layout version %d, this program reads %d", h.Version, Version)
@@ -78,27 +78,28 @@ func (p *Pinned) Ports() (map[uint16]Port, error) {
 
 // Hosts counts the slots in use and all slots of each family's table. A host that is being displaced counts twice.
 func (p *Pinned) Hosts() (used4, used6, slots uint64, err error) {
-	if used4, slots, err = countSlots(p.hosts4); err != nil {
+	buckets4, buckets6 := make([]datapathBucket, p.hosts4.MaxEntries()), make([]datapathBucket6, p.hosts6.MaxEntries())
+	err = errors.Join(
+		readAll(p.hosts4, make([]uint32, len(buckets4)), buckets4), readAll(p.hosts6, make([]uint32, len(buckets6)), buckets6))
+	if err != nil {
 		return 0, 0, 0, err
 	}
-	used6, _, err = countSlots(p.hosts6)
-	return used4, used6, slots, err
+	for _, b := range buckets4[:len(buckets4)-int(behind4)] {
+		used4 += countSlots(b.Slot[:])
+	}
+	for _, b := range buckets6[:len(buckets6)-int(behind6)] {
+		used6 += countSlots(b.Slot[:])
+	}
+	return used4, used6, uint64(len(buckets4)-int(behind4)) * bucketSizeU, nil
 }
 
-func countSlots(m *ebpf.Map) (used, slots uint64, err error) {
-	buckets := int(m.MaxEntries() - behind)
-	keys, values := make([]uint32, m.MaxEntries()), make([]datapathBucket, m.MaxEntries())
-	if err := readAll(m, keys, values); err != nil {
-		return 0, 0, err
-	}
-	for _, b := range values[:buckets] {
-		for _, slot := range b.Slot {
-			if slot != 0 {
-				used++
-			}
+func countSlots(slots []uint64) (used uint64) {
+	for _, slot := range slots {
+		if slot&^vacated != 0 {
+			used++
 		}
 	}
-	return used, uint64(buckets) * uint64(len(values[0].Slot)), nil
+	return used
 }
 
 // readAll fills values with an array map's entries in one batch.

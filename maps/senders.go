@@ -84,7 +84,7 @@ func senderHash(o *Objects, space uint16, addr netip.Addr) (uint64, error) {
 		a := addr.As4()
 		return (who | uint64(binary.BigEndian.Uint32(a[:]))) * mix1, nil
 	}
-	h, err := readHeader("hosts6", o.Hosts6)
+	h, err := readHeader6(o.Hosts6)
 	if err != nil {
 		return 0, err
 	}

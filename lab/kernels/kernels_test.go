@@ -53,7 +53,7 @@ const (
 	// Of the packet tests, what is run by itself, needs a fast machine, or is arithmetic by the ten thousand.
 	notHere = "^(TestVerifier|TestModel|TestHostTableUnderFire|TestTTLChecksum|TestProbeChecksums|TestFlowsSpread)$"
 	// Of the host table's tests, those that take a second.
-	tablesHere = "^(TestHostHash|TestHosts(Adopt|Killed|Displacement|RecordKept|Concurrent|PutAll|GrowHolds))$"
+	tablesHere = "^(TestHostHash|TestHosts(Adopt|Killed|Displacement|AddressKept|Front|Concurrent|PutAll|GrowHolds))$"
 	// Frames of TestModel: enough to come to every reason.
 	modelFrames = 20_000
 )

@@ -167,8 +167,7 @@ func (g *generation) close() error {
 
 func (g *generation) hosts() maps.HostMaps {
 	return maps.HostMaps{
-		Buckets4: g.maps["hosts4"], Buckets6: g.maps["hosts6"],
-		Records6: g.maps["records6"], Overflow: g.maps["host_overflow"],
+		Buckets4: g.maps["hosts4"], Buckets6: g.maps["hosts6"], Overflow: g.maps["host_overflow"],
 	}
 }
 

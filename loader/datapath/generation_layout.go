@@ -72,7 +72,7 @@ func (g *generation) checkPinned(layout map[string]*ebpf.MapSpec) error {
 				ErrLayout, full, generationName(g.number), otherRoamd)
 		}
 	}
-	for _, host := range []string{"hosts4", "hosts6", "records6", "host_overflow"} {
+	for _, host := range []string{"hosts4", "hosts6", "host_overflow"} {
 		if g.maps[host] == nil {
 			return fmt.Errorf("%w: map %s is not pinned in %s: %s", ErrLayout, host, generationName(g.number), otherRoamd)
 		}

@@ -42,6 +42,10 @@ func TestLayoutRefused(t *testing.T) {
 			"several", "tx_ports", func(m *ebpf.MapSpec) { m.Type, m.ValueSize = ebpf.DevMapHash, 8 },
 			[]string{"type DevMapHash", "value size 8"},
 		},
+		{
+			"IPv6 hosts as of before version 4", "hosts6", func(m *ebpf.MapSpec) { m.ValueSize, m.MaxEntries = 64, 9 },
+			[]string{"value size 64 instead of 128"},
+		},
 		{"host table of no kind", "hosts4", func(m *ebpf.MapSpec) { m.MaxEntries = 9 }, []string{"hosts4", "magic"}},
 	} {
 		if layout[c.name] == nil {
@@ -101,17 +105,17 @@ func (s *site) oldHeader(path string, f func()) {
 		s.t.Fatal(err)
 	}
 	defer m.Close()
-	var h maps.TableHeader
-	if err := m.Lookup(m.MaxEntries()-1, &h); err != nil {
+	h, err := maps.ReadTableHeader(m)
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	h.Version++
-	if err := m.Put(m.MaxEntries()-1, &h); err != nil {
+	if err := maps.WriteTableHeader(m, h); err != nil {
 		s.t.Fatal(err)
 	}
 	f()
 	h.Version--
-	if err := m.Put(m.MaxEntries()-1, &h); err != nil {
+	if err := maps.WriteTableHeader(m, h); err != nil {
 		s.t.Fatal(err)
 	}
 }

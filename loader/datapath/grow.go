@@ -94,7 +94,7 @@ func (p *Plane) reload(tune maps.Tune, traced bool) (err error) {
 // only while that goes on.
 func (p *Plane) shared() map[string]*ebpf.Map {
 	all := p.objects.All()
-	for _, name := range []string{"hosts4", "hosts6", "records6", "host_overflow"} {
+	for _, name := range []string{"hosts4", "hosts6", "host_overflow"} {
 		delete(all, name)
 	}
 	if p.traced && p.objects.Traced() {
@@ -110,7 +110,7 @@ func (p *Plane) replace(t *transaction) {
 	old, next := *p.objects, *t.objects
 	merged := old
 	merged.TakePrograms(&next)
-	merged.Hosts4, merged.Hosts6, merged.Records6, merged.HostOverflow = next.Hosts4, next.Hosts6, next.Records6, next.HostOverflow
+	merged.Hosts4, merged.Hosts6, merged.HostOverflow = next.Hosts4, next.Hosts6, next.HostOverflow
 	p.objects, p.live = &merged, t.number
 	for name, m := range next.All() {
 		if merged.All()[name] != m {

@@ -46,7 +46,7 @@ type hashAbiTypes struct {
 		Magic   uint64
 		Seed    [2]uint64
 		Buckets uint32
-		Records uint32
+		Unused  uint32
 		Version uint32
 		Pad     [7]uint32
 	}
@@ -104,6 +104,17 @@ type hashAdjacency struct {
 type hashBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type hashBucket6 struct {
+	_    structs.HostLayout
+	Slot [5]uint64
+	Pad  uint64
+	Addr [5]struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
 }
 
 type hashBudget struct {
@@ -234,14 +245,6 @@ type hashPort struct {
 	Pad       [2]uint32
 }
 
-type hashRecord6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Space uint32
-	Value uint32
-	Pad   [2]uint32
-}
-
 type hashSegment struct {
 	_               structs.HostLayout
 	Mac             [6]uint8
@@ -307,7 +310,7 @@ type hashTableConfig struct {
 	_       structs.HostLayout
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Pad     uint32
 }
 
 type hashTenant struct {
@@ -417,7 +420,6 @@ const (
 	hashMapPrefixes4       = "prefixes4"
 	hashMapPrefixes6       = "prefixes6"
 	hashMapPrograms        = "programs"
-	hashMapRecords6        = "records6"
 	hashMapReport          = "report"
 	hashMapSeen            = "seen"
 	hashMapSegments        = "segments"
@@ -551,7 +553,6 @@ type hashMapSpecs struct {
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
-	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
@@ -639,7 +640,6 @@ type hashMaps struct {
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
 	Programs        *ebpf.Map `ebpf:"programs"`
-	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
@@ -679,7 +679,6 @@ func (m *hashMaps) Close() error {
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Programs,
-		m.Records6,
 		m.Report,
 		m.Seen,
 		m.Segments,

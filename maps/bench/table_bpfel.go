@@ -46,7 +46,7 @@ type tableAbiTypes struct {
 		Magic   uint64
 		Seed    [2]uint64
 		Buckets uint32
-		Records uint32
+		Unused  uint32
 		Version uint32
 		Pad     [7]uint32
 	}
@@ -104,6 +104,17 @@ type tableAdjacency struct {
 type tableBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type tableBucket6 struct {
+	_    structs.HostLayout
+	Slot [5]uint64
+	Pad  uint64
+	Addr [5]struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
 }
 
 type tableBudget struct {
@@ -222,14 +233,6 @@ type tablePort struct {
 	Pad       [2]uint32
 }
 
-type tableRecord6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Space uint32
-	Value uint32
-	Pad   [2]uint32
-}
-
 type tableSegment struct {
 	_               structs.HostLayout
 	Mac             [6]uint8
@@ -295,7 +298,7 @@ type tableTableConfig struct {
 	_       structs.HostLayout
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Pad     uint32
 }
 
 type tableTenant struct {
@@ -403,7 +406,6 @@ const (
 	tableMapPrefixes4       = "prefixes4"
 	tableMapPrefixes6       = "prefixes6"
 	tableMapPrograms        = "programs"
-	tableMapRecords6        = "records6"
 	tableMapReport          = "report"
 	tableMapSeen            = "seen"
 	tableMapSegments        = "segments"
@@ -535,7 +537,6 @@ type tableMapSpecs struct {
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
-	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
@@ -621,7 +622,6 @@ type tableMaps struct {
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
 	Programs        *ebpf.Map `ebpf:"programs"`
-	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
@@ -659,7 +659,6 @@ func (m *tableMaps) Close() error {
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Programs,
-		m.Records6,
 		m.Report,
 		m.Seen,
 		m.Segments,

@@ -46,7 +46,7 @@ type trieAbiTypes struct {
 		Magic   uint64
 		Seed    [2]uint64
 		Buckets uint32
-		Records uint32
+		Unused  uint32
 		Version uint32
 		Pad     [7]uint32
 	}
@@ -104,6 +104,17 @@ type trieAdjacency struct {
 type trieBucket struct {
 	_    structs.HostLayout
 	Slot [8]uint64
+}
+
+type trieBucket6 struct {
+	_    structs.HostLayout
+	Slot [5]uint64
+	Pad  uint64
+	Addr [5]struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
 }
 
 type trieBudget struct {
@@ -222,14 +233,6 @@ type triePort struct {
 	Pad       [2]uint32
 }
 
-type trieRecord6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Space uint32
-	Value uint32
-	Pad   [2]uint32
-}
-
 type trieSegment struct {
 	_               structs.HostLayout
 	Mac             [6]uint8
@@ -295,7 +298,7 @@ type trieTableConfig struct {
 	_       structs.HostLayout
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Pad     uint32
 }
 
 type trieTenant struct {
@@ -405,7 +408,6 @@ const (
 	trieMapPrefixes4       = "prefixes4"
 	trieMapPrefixes6       = "prefixes6"
 	trieMapPrograms        = "programs"
-	trieMapRecords6        = "records6"
 	trieMapReport          = "report"
 	trieMapSeen            = "seen"
 	trieMapSegments        = "segments"
@@ -539,7 +541,6 @@ type trieMapSpecs struct {
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
-	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
@@ -627,7 +628,6 @@ type trieMaps struct {
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
 	Programs        *ebpf.Map `ebpf:"programs"`
-	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
@@ -667,7 +667,6 @@ func (m *trieMaps) Close() error {
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Programs,
-		m.Records6,
 		m.Report,
 		m.Seen,
 		m.Segments,

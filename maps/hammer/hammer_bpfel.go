@@ -36,6 +36,17 @@ type HammerBucket struct {
 	Slot [8]uint64
 }
 
+type HammerBucket6 struct {
+	_    structs.HostLayout
+	Slot [5]uint64
+	Pad  uint64
+	Addr [5]struct {
+		_  structs.HostLayout
+		Hi uint64
+		Lo uint64
+	}
+}
+
 type HammerBudget struct {
 	_     structs.HostLayout
 	Since uint64
@@ -164,14 +175,6 @@ type HammerPort struct {
 	Pad       [2]uint32
 }
 
-type HammerRecord6 struct {
-	_     structs.HostLayout
-	Addr  [4]uint32
-	Space uint32
-	Value uint32
-	Pad   [2]uint32
-}
-
 type HammerSegment struct {
 	_               structs.HostLayout
 	Mac             [6]uint8
@@ -239,7 +242,7 @@ type HammerTableConfig struct {
 	_       structs.HostLayout
 	Seed    [2]uint64
 	Buckets uint32
-	Records uint32
+	Pad     uint32
 }
 
 type HammerTenant struct {
@@ -349,7 +352,6 @@ const (
 	HammerMapPorts           = "ports"
 	HammerMapPrefixes4       = "prefixes4"
 	HammerMapPrefixes6       = "prefixes6"
-	HammerMapRecords6        = "records6"
 	HammerMapReport          = "report"
 	HammerMapSeen            = "seen"
 	HammerMapSegments        = "segments"
@@ -460,7 +462,6 @@ type HammerMapSpecs struct {
 	Ports           *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes4       *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.MapSpec `ebpf:"prefixes6"`
-	Records6        *ebpf.MapSpec `ebpf:"records6"`
 	Report          *ebpf.MapSpec `ebpf:"report"`
 	Seen            *ebpf.MapSpec `ebpf:"seen"`
 	Segments        *ebpf.MapSpec `ebpf:"segments"`
@@ -545,7 +546,6 @@ type HammerMaps struct {
 	Ports           *ebpf.Map `ebpf:"ports"`
 	Prefixes4       *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6       *ebpf.Map `ebpf:"prefixes6"`
-	Records6        *ebpf.Map `ebpf:"records6"`
 	Report          *ebpf.Map `ebpf:"report"`
 	Seen            *ebpf.Map `ebpf:"seen"`
 	Segments        *ebpf.Map `ebpf:"segments"`
@@ -584,7 +584,6 @@ func (m *HammerMaps) Close() error {
 		m.Ports,
 		m.Prefixes4,
 		m.Prefixes6,
-		m.Records6,
 		m.Report,
 		m.Seen,
 		m.Segments,
