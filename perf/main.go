@@ -205,6 +205,9 @@ func runTests(l *lab.Lab, p plan, result *Result) error {
 		if err := result.profileSteps(); err != nil { // no reason to lose the rest
 			progress("where the time goes stays unknown: %v", err)
 		}
+		if err := result.countHardware(); err != nil {
+			progress("what the processor counts stays unknown: %v", err)
+		}
 		result.Programs, err = countPrograms()
 		return err
 	})

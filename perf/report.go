@@ -21,6 +21,7 @@ type Result struct {
 	Tests    []*row           `json:"tests"`
 	Programs []program        `json:"programs"`
 	Steps    []steps          `json:"steps"`
+	Counts   []counts         `json:"counts,omitempty"`
 	Live     []*liveRow       `json:"live"`
 	System   []*systemRow     `json:"system"`
 	Scaling  []*scalingRow    `json:"scaling"`
@@ -112,7 +113,7 @@ func (r *Result) markdown() string {
 	section(&b, "Series", r.writeAllSeries)
 	r.writeOptions(&b)
 	section(&b, "Programs", r.writePrograms)
-	section(&b, "Where the time goes", r.writeSteps)
+	section(&b, "Where the time goes", func(b *strings.Builder) { r.writeSteps(b); r.writeCounts(b) })
 	r.writeFill(&b)
 	return b.String()
 }
