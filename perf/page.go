@@ -19,7 +19,7 @@ func (r *Result) writePage(file string) error {
 	}
 	pieces := map[string]func(*strings.Builder){
 		"run": r.writeRun, "goals": r.writeGoals, "system": r.writeSystem, "control": r.writeControl, "zeroloss": r.writeZeroLoss,
-		"series": r.writeAllSeries, "programs": r.writePrograms, "steps": func(b *strings.Builder) { r.writeSteps(b); r.writeCounts(b) },
+		"series": r.writeAllSeries, "programs": r.writePrograms, "steps": r.writePlaces,
 	}
 	var unknown error
 	text = generated.ReplaceAllFunc(text, func(piece []byte) []byte {

@@ -113,7 +113,7 @@ func (r *Result) markdown() string {
 	section(&b, "Series", r.writeAllSeries)
 	r.writeOptions(&b)
 	section(&b, "Programs", r.writePrograms)
-	section(&b, "Where the time goes", func(b *strings.Builder) { r.writeSteps(b); r.writeCounts(b) })
+	section(&b, "Where the time goes", r.writePlaces)
 	r.writeFill(&b)
 	return b.String()
 }

@@ -178,6 +178,12 @@ func (r *Result) profileSteps() error {
 	return nil
 }
 
+// writePlaces says where the time goes, by clock and, where there are any, by the processor's counters.
+func (r *Result) writePlaces(b *strings.Builder) {
+	r.writeSteps(b)
+	r.writeCounts(b)
+}
+
 func (r *Result) writeSteps(b *strings.Builder) {
 	if len(r.Steps) == 0 {
 		return
